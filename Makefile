@@ -21,8 +21,8 @@ demo: ## compare sync and async: 10 seconds, after a first build of minutes (CAL
 storm: ## load runs at several rates, and a table (OPTIONS='--rates 50,100'; OPTIONS=--help)
 	@scripts/storm.sh $(OPTIONS)
 
-chaos: ## inject faults under load, then check every promise (SEED=1 DURATION=60s JOBS=20000)
-	@SEED='$(SEED)' DURATION='$(DURATION)' JOBS='$(JOBS)' scripts/chaos.sh
+chaos: ## inject faults under load, then check every promise (STORE=sqlite|postgres SEED=1 JOBS=20000)
+	@STORE='$(STORE)' SEED='$(SEED)' DURATION='$(DURATION)' JOBS='$(JOBS)' scripts/chaos.sh
 
 bench: ## measure the figures of docs/BENCHMARKS.md on this machine
 	@scripts/bench.sh

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Injects faults into a stack under load, then checks the recorded history against every promise.
 # Exits with 0 only if every promise was kept. The data, logs and result stay in target/chaos/SEED.
+#   STORE=sqlite   the store: sqlite (one API, two workers), or postgres (two APIs, three workers, a
+#                  primary and a synchronous standby, whose faults are in the mix)
 #   SEED=N         the seed of the faults and of the requests [a random one, which is printed]
 #   DURATION=60s   how long faults are injected
 #   JOBS=20000     the number of requests in that time
@@ -16,7 +18,9 @@ duration=${DURATION:-60s} jobs=${JOBS:-20000} lease=${LEASE:-3s} keep=${KEEP:-}
 [[ $seed =~ ^[0-9]{1,19}$ ]] || die "SEED=$seed: expected a whole number"
 [[ $duration =~ ^[1-9][0-9]*(ms|s|m)$ ]] || die "DURATION=$duration: expected a duration such as 60s or 5m"
 [[ $jobs =~ ^[1-9][0-9]{0,6}$ ]] || die "JOBS=$jobs: expected a whole number from 1 to 2000000"
-unset SEED DURATION JOBS LEASE KEEP
+store=${STORE:-sqlite}
+[[ $store =~ ^(sqlite|postgres)$ ]] || die "STORE=$store: expected sqlite or postgres"
+unset STORE SEED DURATION JOBS LEASE KEEP
 
 # Prints the path of libfaketime's library, which steps the clock of the services; or nothing, and
 # then says why.
@@ -35,6 +39,12 @@ find_faketime() {
     say "clock steps are left out: libfaketimeMT.so.1 is not in $folder/lib"
 }
 
+postgres=''
+if [[ $store == postgres ]]; then
+    program=$("$ROOT/scripts/find-tool.sh" postgres)
+    postgres=$(dirname -- "$(readlink -f -- "${program##*$'\n'}")")
+    export WITH_POSTGRES=yes
+fi
 need_binaries api worker loadgen
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)
 faketime=$(find_faketime)
@@ -45,4 +55,4 @@ say "data      ${folder#"$ROOT"/}, kept"
 have_secret
 stack_run "$STORM_BIN/storm-loadgen" chaos --bin "$STORM_BIN" --redis-server "$redis" --dir "$folder" \
     --seed "$seed" --duration "$duration" --jobs "$jobs" --lease "$lease" ${keep:+--keep} \
-    ${faketime:+--faketime "$faketime"}
+    ${postgres:+--postgres "$postgres"} ${faketime:+--faketime "$faketime"}

@@ -1,8 +1,9 @@
 //! `make chaos`: fault injection under load against real processes, then a check of the history.
 //!
 //! * [`run`]: one run, from the start of the stack to the verdict.
-//! * `stack`: one api, two workers and a Redis behind a [`proxy`]. The kernel kills each
-//!   [`process`] when the load generator dies ([`tether`]).
+//! * `stack`: the APIs, the workers and a Redis behind a [`proxy`]. The kernel kills each
+//!   [`process`] when the load generator dies ([`tether`]). [`engine`]: how many there are, with
+//!   which database. `servers`: a primary of `PostgreSQL` and its standby.
 //! * `load`, `receivers`: the clients, their requests (`orders`) and the callback receivers.
 //! * `endpoint`: the HTTP handler's, which does the work of some jobs.
 //! * [`plan`], `faults`: the schedule of faults, and their injection.
@@ -17,6 +18,7 @@ mod audit;
 pub mod checker;
 mod clock;
 mod endpoint;
+pub mod engine;
 mod faults;
 pub mod history;
 mod host;
@@ -24,6 +26,8 @@ mod journal;
 mod load;
 mod orders;
 pub mod plan;
+#[cfg(feature = "postgres")]
+mod postgres_server;
 pub mod process;
 pub mod proxy;
 mod receivers;
@@ -31,6 +35,8 @@ pub mod recovery;
 mod redis_server;
 mod run;
 mod serve;
+#[cfg(feature = "postgres")]
+mod servers;
 mod service;
 mod settle;
 mod stack;

@@ -10,6 +10,8 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
+#[cfg(not(feature = "postgres"))]
+pub(crate) use self::chaos::NO_POSTGRES;
 pub use self::{
     chaos::{ChaosOptions, CheckOptions, TetherOptions},
     options::{Callbacks, DemoOptions, ReceiveOptions, StormOptions, Target},

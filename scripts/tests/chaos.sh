@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests what scripts/chaos.sh does without a stack: it finds libfaketime, and says so in one line if
-# there is none.
+# there is none. It finds the programs of the store that is asked for.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=support/test.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
@@ -55,4 +55,20 @@ rm "$tool/$folder/libfaketimeMT.so.1"
 chaos "$work/links:$work/path"
 ! grep -qx -- --faketime "$work/arguments" || fail 'a library was passed'
 grep -q 'clock steps are left out: libfaketimeMT.so.1 is not in ' "$work/output" || fail 'no such line'
+echo "ok: $test"
+
+test='a store that there is not is refused in one line'
+if errors=$(STORE=mysql STORM_BIN=$work/bin "$ROOT/scripts/chaos.sh" 2>&1); then fail 'it ran'; fi
+[[ $errors == 'chaos.sh: STORE=mysql: expected sqlite or postgres' ]] || fail "$errors"
+echo "ok: $test"
+
+test='the folder of the programs of PostgreSQL is passed for that store only'
+mkdir -p "$work/server"
+printf '#!/bin/sh\n' >"$work/server/postgres"
+chmod +x "$work/server/postgres"
+chaos "$work/server:$work/path"
+! grep -qx -- --postgres "$work/arguments" || fail 'it was passed'
+STORE=postgres chaos "$work/server:$work/path"
+[[ $(grep -Fx -A 1 -- --postgres "$work/arguments" | tail -n 1) == "$(readlink -f "$work/server")" ]] ||
+    fail "$(<"$work/arguments")"
 echo "ok: $test"

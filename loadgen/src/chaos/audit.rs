@@ -1,29 +1,27 @@
 //! The auditor: it reads the database with its own SQL, and logs all row changes with triggers.
 //!
-//! It does not use the store's code, because that is the code under test.
+//! It does not use the store's code, because that is the code under test. Each engine has its own
+//! triggers and queries; the records that are made of their answers are the same (`log`).
 
 mod filters;
+mod log;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod sightings;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
-use rusqlite::Connection;
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
-use tokio_util::task::AbortOnDropHandle;
 
-use self::sightings::Sightings;
-pub(super) use self::sqlite::StoreClock;
-use super::{clock, history::Record};
+#[cfg(feature = "postgres")]
+pub(super) use self::postgres::{Login, PostgresAudit};
+use self::sqlite::SqliteAudit;
+use super::history::Record;
 
 /// How long a service may take to create the database.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,144 +29,103 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the database is tried until then.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often the number of the last change is read. This is how exactly its time is known.
+/// How often it is read which changes are visible. This is how exactly their times are known.
 const SIGHT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The audit of a database. Clones share the connections.
 #[derive(Clone, Debug)]
-pub(super) struct Audit {
-    connection: Shared<Connection>,
-    sightings: Shared<Sightings>,
-    _watching: Arc<AbortOnDropHandle<Infallible>>,
-    /// The store's clock at the beginning.
-    clock: StoreClock,
+pub(super) enum Audit {
+    Sqlite(SqliteAudit),
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresAudit),
 }
 
-type Shared<T> = Arc<Mutex<T>>;
+/// A wall clock of a service, as the database has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SavedClock {
+    /// When it was saved, by the run's clock.
+    pub(super) at: Timestamp,
+    /// What it said then.
+    pub(super) wall: Timestamp,
+}
+
+/// Calls a method of the engine's audit.
+macro_rules! of_engine {
+    ($audit:expr, $method:ident($($argument:expr),*)) => {
+        match $audit {
+            Audit::Sqlite(audit) => audit.$method($($argument),*).await,
+            #[cfg(feature = "postgres")]
+            Audit::Postgres(audit) => audit.$method($($argument),*).await,
+        }
+    };
+}
 
 impl Audit {
-    /// Installs the triggers in a database that a service creates.
-    pub(super) async fn begin(database: &Path) -> Result<Self> {
-        let start = Instant::now();
-        loop {
-            // A service answers before its database is complete.
-            let begun = Self::try_begin(database).await;
-            if begun.is_ok() || start.elapsed() > TIMEOUT {
-                return begun.with_context(|| format!("can't audit {}", database.display()));
-            }
-            sleep(RETRY_INTERVAL).await;
-        }
+    /// Installs the triggers in a file that a service creates.
+    pub(super) async fn of_file(database: &Path) -> Result<Self> {
+        let begun = until_it_begins(async || SqliteAudit::begin(database).await).await;
+        let begun = begun.with_context(|| format!("can't audit {}", database.display()))?;
+        Ok(Self::Sqlite(begun))
     }
 
-    async fn try_begin(database: &Path) -> Result<Self> {
-        let path = database.to_owned();
-        let open = move || -> rusqlite::Result<_> {
-            let connection = sqlite::open(&path)?;
-            // Its mutex is not shared with long reads.
-            let watching = sqlite::open(&path)?;
-            let store_clock = sqlite::store_clock(&connection)?;
-            // Nothing is logged before the triggers exist.
-            let mut sightings = Sightings::default();
-            sightings.add(clock::now(), 0, clock::now());
-            sqlite::install_triggers(&connection)?;
-            Ok((connection, watching, store_clock, sightings))
-        };
-        let (connection, watching, clock, sightings) = tokio::task::spawn_blocking(open).await??;
-        let sightings = Arc::new(Mutex::new(sightings));
-        let watching = tokio::spawn(watch(
-            Arc::new(Mutex::new(watching)),
-            Arc::clone(&sightings),
-        ));
-        Ok(Self {
-            connection: Arc::new(Mutex::new(connection)),
-            sightings,
-            _watching: Arc::new(AbortOnDropHandle::new(watching)),
-            clock,
-        })
+    /// Installs the triggers in the database of a server, whose tables a service creates.
+    #[cfg(feature = "postgres")]
+    pub(super) async fn of_server(login: &Login) -> Result<Self> {
+        let begun = until_it_begins(async || PostgresAudit::begin(login).await).await;
+        let begun = begun.with_context(|| format!("can't audit {login}"))?;
+        Ok(Self::Postgres(begun))
     }
 
     /// The number of unfinished jobs and redeliveries.
     pub(super) async fn unfinished(&self) -> Result<u64> {
-        self.read(sqlite::unfinished).await
+        of_engine!(self, unfinished())
     }
 
-    /// The number of changes so far.
+    /// The number of the last change.
     pub(super) async fn changes(&self) -> Result<i64> {
-        self.read(sqlite::changes).await
+        of_engine!(self, changes())
     }
 
-    /// The store's clock, as it was saved last.
-    pub(super) async fn store_clock(&self) -> Result<StoreClock> {
-        self.read(sqlite::store_clock).await
+    /// The wall clock of a service, as it was saved last.
+    pub(super) async fn saved_clock(&self) -> Result<SavedClock> {
+        of_engine!(self, saved_clock())
     }
 
     /// The heartbeat counter of each worker, by owner id.
     pub(super) async fn heartbeats(&self) -> Result<HashMap<String, i64>> {
-        self.read(sqlite::heartbeats).await
+        of_engine!(self, heartbeats())
     }
 
     /// Whether the worker with this owner id holds a redelivery.
     pub(super) async fn holds_redelivery(&self, owner: &str) -> Result<bool> {
-        let owner = owner.to_owned();
-        self.read(move |db| sqlite::holds_redelivery(db, &owner))
-            .await
+        of_engine!(self, holds_redelivery(owner))
     }
 
-    /// The size of the database in bytes, as its file will have after a checkpoint.
+    /// The size of the database in bytes.
     pub(super) async fn bytes(&self) -> Result<u64> {
-        self.read(sqlite::bytes).await
+        of_engine!(self, bytes())
+    }
+
+    /// Runs statements as another program.
+    #[cfg(test)]
+    async fn execute(&self, sql: &str) {
+        of_engine!(self, execute(sql));
     }
 
     /// All transitions, rows and events of the store. Call it when the services have stopped.
     pub(super) async fn records(&self) -> Result<Vec<Record>> {
-        let sightings = Arc::clone(&self.sightings);
-        let (clock, records) = self
-            .read(move |db| {
-                sight(db, &sightings)?;
-                let clock = sqlite::store_clock(db)?;
-                Ok((clock, sqlite::records(db, clock, &lock(&sightings))?))
-            })
-            .await?;
-        // Otherwise the moments at which jobs were due could not be told.
-        ensure!(
-            clock.offset() == self.clock.offset(),
-            "the store's clock was set during the run: its anchor is {clock:?}, and was {:?}",
-            self.clock
-        );
-        Ok(records)
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let connection = Arc::clone(&self.connection);
-        let read = move || read(&lock(&connection));
-        let read = tokio::task::spawn_blocking(read).await?;
-        read.context("can't read the database")
+        of_engine!(self, records())
     }
 }
 
-/// Notes for ever when changes become visible.
-async fn watch(connection: Shared<Connection>, sightings: Shared<Sightings>) -> Infallible {
+/// Tries again and again: a service answers before its database is complete.
+async fn until_it_begins<T>(begin: impl AsyncFn() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
     loop {
-        sleep(SIGHT_INTERVAL).await;
-        let (connection, sightings) = (Arc::clone(&connection), Arc::clone(&sightings));
-        // A reading that fails is none: the times are less exact, and as true.
-        let _ = tokio::task::spawn_blocking(move || sight(&lock(&connection), &sightings)).await;
+        let answer = begin().await;
+        if answer.is_ok() || start.elapsed() > TIMEOUT {
+            return answer;
+        }
+        sleep(RETRY_INTERVAL).await;
     }
-}
-
-fn sight(connection: &Connection, sightings: &Mutex<Sightings>) -> rusqlite::Result<()> {
-    // Held throughout, so that readings are added in the order in which they were made.
-    let mut sightings = lock(sightings);
-    let began = clock::now();
-    let number = sqlite::changes(connection)?;
-    sightings.add(began, number, clock::now());
-    Ok(())
-}
-
-/// Nothing is left half done if a holder panics.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,8 @@
 //! Fault injection: injects the planned faults one after another under load, and heals them.
 
 mod inject;
+#[cfg(feature = "postgres")]
+mod postgres;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +20,7 @@ use super::{
     journal::Journal,
     plan::{FaultKind, Plan, PlannedFault},
     receivers::{ReceiverMode, Receivers},
-    stack::{Stack, WORKERS},
+    stack::Stack,
 };
 use crate::output::progress_line;
 
@@ -59,6 +61,8 @@ pub(super) struct InjectedFaults {
     pub(super) flushed: Vec<Timestamp>,
     /// When Redis failed over.
     pub(super) failed_over: Vec<Timestamp>,
+    /// When the primary of the database was killed, and its standby promoted.
+    pub(super) promoted: Vec<Timestamp>,
     /// Failures of a process that no injected fault caused.
     pub(super) violations: Vec<String>,
 }
@@ -104,11 +108,12 @@ impl<'a> FaultInjector<'a> {
     pub(super) async fn run(mut self, plan: Plan, duration: Duration) -> Result<InjectedFaults> {
         let end = self.started + duration;
         let steppable = self.stack.wall_clock.is_steppable();
+        let deck = plan.deck();
         let possible = plan.filter(|planned| steppable || !planned.kind.steps_clock());
         for (number, planned) in possible.enumerate() {
             sleep(planned.pause).await;
             // A whole deck contains every kind, as the rule `faults` requires.
-            if Instant::now() >= end && number >= Plan::DECK {
+            if Instant::now() >= end && number >= deck {
                 break;
             }
             // A fault needs its target running, and a crash before the fault must not be taken for
@@ -159,7 +164,8 @@ impl<'a> FaultInjector<'a> {
             in_flight,
         };
         let at = fault.at;
-        let disruptions = disrupted_workers(planned).map(|worker| Disruption { worker, at });
+        let disrupted = disrupted_workers(planned, self.stack.workers.len());
+        let disruptions = disrupted.map(|worker| Disruption { worker, at });
         self.injected.disruptions.extend(disruptions);
         match self.inject(planned, &fault).await {
             Ok(Some(target)) => record(&self.journal, self.started, fault, &target),
@@ -189,16 +195,15 @@ impl<'a> FaultInjector<'a> {
     }
 }
 
-/// The workers that a fault disrupts.
-fn disrupted_workers(planned: PlannedFault) -> impl Iterator<Item = usize> {
-    (0..WORKERS).filter(move |worker| match planned.kind {
+/// The workers that a fault disrupts, of so many.
+fn disrupted_workers(planned: PlannedFault, workers: usize) -> impl Iterator<Item = usize> {
+    (0..workers).filter(move |worker| match planned.kind {
         FaultKind::KillWorker | FaultKind::FreezeWorker | FaultKind::DeployWorker => {
-            *worker == planned.target % WORKERS
+            *worker == planned.target % workers
         }
-        // A full disk may keep workers from writing their heartbeats. After such a gap a worker
-        // observes the others for a whole lease before it expires any.
-        FaultKind::DiskFull => true,
-        _ => false,
+        // It may keep workers from writing their heartbeats. After such a gap a worker observes the
+        // others for a whole lease before it expires any.
+        kind => kind.is_of_database(),
     })
 }
 

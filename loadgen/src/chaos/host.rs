@@ -21,6 +21,39 @@ pub(super) fn since_boot() -> Duration {
     Duration::try_from(clock_gettime(SINCE_BOOT)).unwrap_or_default()
 }
 
+/// The processes that `parent` has started, as far as they still run.
+#[cfg(feature = "postgres")]
+pub(super) fn children(parent: Pid) -> Vec<Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let children = ids.filter_map(Pid::from_raw);
+    children
+        .filter(|child| parent_of(*child) == Some(parent))
+        .collect()
+}
+
+/// Whether this process runs: a dead one that its parent has not asked for does not.
+#[cfg(feature = "postgres")]
+pub(super) fn is_running(process: Pid) -> bool {
+    stat(process).is_some_and(|(state, _)| state != "Z")
+}
+
+#[cfg(feature = "postgres")]
+fn parent_of(process: Pid) -> Option<Pid> {
+    let (_, parent) = stat(process)?;
+    Pid::from_raw(parent)
+}
+
+/// The state and the parent of a process (proc(5)).
+#[cfg(feature = "postgres")]
+fn stat(process: Pid) -> Option<(String, i32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name before them is in brackets, and may have spaces and brackets.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
 /// Asks the kernel to kill this process when the thread that started it ends.
 #[cfg(target_os = "linux")]
 pub(super) fn die_with_parent() -> Result<()> {
@@ -56,3 +89,22 @@ pub(super) fn limit_files(_: Pid, _: Option<u64>) -> Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 const NEEDED: &str = "a chaos run needs Linux";
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use rustix::process::{Pid, getpid};
+
+    use super::{children, is_running};
+
+    #[test]
+    fn a_child_runs_until_it_has_ended() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        assert!(children(getpid()).contains(&pid) && is_running(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_running(pid) && !children(getpid()).contains(&pid));
+    }
+}

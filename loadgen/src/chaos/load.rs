@@ -10,7 +10,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -84,9 +84,11 @@ pub(super) struct Load {
 
 #[derive(Debug)]
 struct Shared {
-    api: Api,
-    /// The same API, for an operator.
-    operator: Api,
+    /// Each request goes to the next one.
+    apis: Vec<Api>,
+    /// The same APIs, for an operator.
+    operators: Vec<Api>,
+    requests: AtomicUsize,
     orders: ChaosOrders,
     /// The URLs of the receivers, and their origins.
     receivers: Vec<String>,
@@ -99,6 +101,21 @@ struct Shared {
     refused: Mutex<Vec<RequestId>>,
     not_sent: AtomicU64,
     unexpected: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn api(&self) -> &Api {
+        self.next(&self.apis)
+    }
+
+    fn operator(&self) -> &Api {
+        self.next(&self.operators)
+    }
+
+    fn next<'a>(&self, apis: &'a [Api]) -> &'a Api {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        &apis[number % apis.len()]
+    }
 }
 
 /// A job that was accepted with `202`.
@@ -121,10 +138,11 @@ impl AcceptedJob {
 }
 
 impl Load {
-    /// Clients of `api`, and an `operator`, with callbacks to `receivers`.
+    /// Clients of `apis`, of which there is one at least, and the same for an operator, with
+    /// callbacks to `receivers`.
     pub(super) fn new(
-        api: Api,
-        operator: Api,
+        apis: Vec<Api>,
+        operators: Vec<Api>,
         orders: ChaosOrders,
         receivers: &Receivers,
         wall_clock: WallClock,
@@ -132,8 +150,9 @@ impl Load {
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
-                api,
-                operator,
+                apis,
+                operators,
+                requests: AtomicUsize::new(0),
                 orders,
                 receivers: receivers.urls(),
                 origins: receivers.origins(),
@@ -379,8 +398,8 @@ impl Load {
 
     /// Sends a request. Returns the id if it was accepted.
     async fn send_once(&self, order: &ChaosOrder) -> Option<RequestId> {
+        let api = self.shared.api();
         let Shared {
-            api,
             receivers,
             origins,
             journal,
@@ -433,7 +452,7 @@ impl Load {
     /// Polls a job. A poll without a response says nothing about the job and is not recorded.
     async fn poll(&self, id: RequestId) {
         let asked_at = clock::now();
-        let job = self.shared.api.job(id, Instant::now() + TIMEOUT).await;
+        let job = self.shared.api().job(id, Instant::now() + TIMEOUT).await;
         let job = match job {
             Ok(job) => Some(job),
             Err(RequestFailure::Status(StatusCode::NOT_FOUND, _)) => None,
@@ -456,7 +475,7 @@ impl Load {
         let asked_at = clock::now();
         let answer = self
             .shared
-            .api
+            .api()
             .redeliver(id, Instant::now() + TIMEOUT)
             .await;
         let at = clock::now();
@@ -490,7 +509,7 @@ impl Load {
     /// Cancels a job or its redelivery. Returns whether nothing of it is in progress now.
     async fn cancel(&self, id: RequestId) -> bool {
         let asked_at = clock::now();
-        let cancelled = self.shared.api.cancel(id, Instant::now() + TIMEOUT).await;
+        let cancelled = self.shared.api().cancel(id, Instant::now() + TIMEOUT).await;
         let at = clock::now();
         let answer = match cancelled.and_then(|message| what_is_cancelled(&message)) {
             Ok(answer) => answer,

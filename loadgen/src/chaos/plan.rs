@@ -1,9 +1,11 @@
-//! The plan of faults. It is deterministic: the same seed gives the same plan.
+//! The plan of faults. It is deterministic: the same seed gives the same plan on the same engine.
 
 use std::{fmt, time::Duration};
 
 use fastrand::Rng;
 use serde::Serialize;
+
+use super::engine::Engine;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -46,47 +48,98 @@ pub enum FaultKind {
     ClockBack,
     /// The wall clock of all services is set forward, by seconds to days. It stays wrong.
     ClockForward,
+    /// SIGKILL to all processes of the primary, then a new server with the same data.
+    PostgresKilled,
+    /// An immediate stop of the primary, then a new server with the same data.
+    PostgresStopped,
+    /// The primary ends the connections of all services.
+    SessionsTerminated,
+    /// SIGSTOP to all processes of the primary, then SIGCONT: connections stay open, without any
+    /// answer.
+    PostgresFrozen,
+    /// All connections to the servers break, and new ones are refused.
+    PostgresCut,
+    /// Connections to the servers stay open without any response.
+    PostgresHalfOpen,
+    /// SIGKILL to all processes of the primary, and the standby is promoted. The old primary comes
+    /// back as a standby of it.
+    PostgresFailover,
+    /// The standby is killed, and comes back: no commit of the primary ends meanwhile.
+    StandbyGone,
+    /// Somebody reads in a transaction that does not end for a while.
+    LongTransaction,
+    /// The services' role has a `statement_timeout` for a while, on new connections.
+    StatementTimeout,
 }
 
-impl FaultKind {
-    /// Every kind.
-    pub const ALL: [Self; 18] = [
-        Self::KillApi,
-        Self::KillWorker,
-        Self::KillRedis,
-        Self::RedisRestartedEmpty,
-        Self::FreezeWorker,
-        Self::Flushall,
-        Self::RedisCut,
-        Self::RedisDelayed,
-        Self::RedisHalfOpen,
-        Self::RedisFailover,
-        Self::ReceiverFails,
-        Self::ReceiverHangs,
-        Self::ReceiverCuts,
-        Self::DeployApi,
-        Self::DeployWorker,
-        Self::DiskFull,
-        Self::ClockBack,
-        Self::ClockForward,
-    ];
+/// Those of every engine. Of one without a file, no disk of the services fills up.
+const COMMON: [FaultKind; 15] = [
+    FaultKind::KillApi,
+    FaultKind::KillWorker,
+    FaultKind::KillRedis,
+    FaultKind::RedisRestartedEmpty,
+    FaultKind::FreezeWorker,
+    FaultKind::Flushall,
+    FaultKind::RedisCut,
+    FaultKind::RedisDelayed,
+    FaultKind::RedisHalfOpen,
+    FaultKind::RedisFailover,
+    FaultKind::ReceiverFails,
+    FaultKind::ReceiverHangs,
+    FaultKind::ReceiverCuts,
+    FaultKind::DeployApi,
+    FaultKind::DeployWorker,
+];
 
-    /// More per deck. A kill takes little time, and crash recovery is the most important property
-    /// of a job queue. The clock steps by seconds and by days, so each direction is there twice.
-    const MORE: [Self; 12] = [
-        Self::ClockBack,
-        Self::ClockForward,
-        Self::KillApi,
-        Self::KillApi,
-        Self::KillApi,
-        Self::KillApi,
-        Self::KillWorker,
-        Self::KillWorker,
-        Self::KillWorker,
-        Self::KillWorker,
-        Self::KillWorker,
-        Self::KillRedis,
-    ];
+const OF_SQLITE: [FaultKind; 1] = [FaultKind::DiskFull];
+
+const OF_POSTGRES: [FaultKind; 10] = [
+    FaultKind::PostgresKilled,
+    FaultKind::PostgresStopped,
+    FaultKind::SessionsTerminated,
+    FaultKind::PostgresFrozen,
+    FaultKind::PostgresCut,
+    FaultKind::PostgresHalfOpen,
+    FaultKind::PostgresFailover,
+    FaultKind::StandbyGone,
+    FaultKind::LongTransaction,
+    FaultKind::StatementTimeout,
+];
+
+const CLOCK: [FaultKind; 2] = [FaultKind::ClockBack, FaultKind::ClockForward];
+
+/// More per deck. A kill takes little time, and crash recovery is the most important property of a
+/// job queue. The clock steps by seconds and by days, so each direction is there twice.
+const MORE: [FaultKind; 12] = [
+    FaultKind::ClockBack,
+    FaultKind::ClockForward,
+    FaultKind::KillApi,
+    FaultKind::KillApi,
+    FaultKind::KillApi,
+    FaultKind::KillApi,
+    FaultKind::KillWorker,
+    FaultKind::KillWorker,
+    FaultKind::KillWorker,
+    FaultKind::KillWorker,
+    FaultKind::KillWorker,
+    FaultKind::KillRedis,
+];
+
+impl FaultKind {
+    /// Every kind that a run on this engine injects.
+    pub fn of(engine: Engine) -> Vec<Self> {
+        let own: &[Self] = match engine {
+            Engine::Sqlite => &OF_SQLITE,
+            Engine::Postgres => &OF_POSTGRES,
+        };
+        [&COMMON[..], own, &CLOCK].concat()
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [&COMMON[..], &OF_SQLITE, &OF_POSTGRES, &CLOCK].concat();
+        all.into_iter().find(|kind| kind.as_str() == name)
+    }
 
     /// Its name in a history.
     pub const fn as_str(self) -> &'static str {
@@ -109,6 +162,16 @@ impl FaultKind {
             Self::DiskFull => "disk_full",
             Self::ClockBack => "clock_back",
             Self::ClockForward => "clock_forward",
+            Self::PostgresKilled => "postgres_killed",
+            Self::PostgresStopped => "postgres_stopped",
+            Self::SessionsTerminated => "sessions_terminated",
+            Self::PostgresFrozen => "postgres_frozen",
+            Self::PostgresCut => "postgres_cut",
+            Self::PostgresHalfOpen => "postgres_half_open",
+            Self::PostgresFailover => "postgres_failover",
+            Self::StandbyGone => "standby_gone",
+            Self::LongTransaction => "long_transaction",
+            Self::StatementTimeout => "statement_timeout",
         }
     }
 
@@ -116,7 +179,30 @@ impl FaultKind {
     pub const fn kills(self) -> bool {
         matches!(
             self,
-            Self::KillApi | Self::KillWorker | Self::KillRedis | Self::RedisRestartedEmpty
+            Self::KillApi
+                | Self::KillWorker
+                | Self::KillRedis
+                | Self::RedisRestartedEmpty
+                | Self::PostgresKilled
+                | Self::PostgresFailover
+                | Self::StandbyGone
+        )
+    }
+
+    /// Whether it keeps every service from the database for a while.
+    pub const fn is_of_database(self) -> bool {
+        matches!(
+            self,
+            Self::DiskFull
+                | Self::PostgresKilled
+                | Self::PostgresStopped
+                | Self::SessionsTerminated
+                | Self::PostgresFrozen
+                | Self::PostgresCut
+                | Self::PostgresHalfOpen
+                | Self::PostgresFailover
+                | Self::StandbyGone
+                | Self::StatementTimeout
         )
     }
 
@@ -138,10 +224,19 @@ impl FaultKind {
             | Self::DeployApi
             | Self::DeployWorker
             | Self::ClockBack
-            | Self::ClockForward => (0, 100),
-            Self::RedisCut | Self::RedisDelayed | Self::RedisHalfOpen | Self::DiskFull => {
-                (500, 2000)
-            }
+            | Self::ClockForward
+            | Self::SessionsTerminated => (0, 100),
+            Self::PostgresKilled | Self::PostgresStopped | Self::PostgresFailover => (0, 500),
+            Self::RedisCut
+            | Self::RedisDelayed
+            | Self::RedisHalfOpen
+            | Self::DiskFull
+            | Self::PostgresFrozen
+            | Self::PostgresCut
+            | Self::PostgresHalfOpen
+            | Self::StandbyGone
+            | Self::StatementTimeout => (500, 2000),
+            Self::LongTransaction => (1000, 3000),
             // Some last longer than all retries together, so that jobs end as FAILED.
             Self::ReceiverFails | Self::ReceiverHangs | Self::ReceiverCuts => (500, 8000),
         }
@@ -172,23 +267,28 @@ const PAUSE_MILLIS: (u64, u64) = (50, 350);
 
 /// The endless sequence of faults of one seed.
 ///
-/// Faults are dealt from shuffled decks of [`Plan::DECK`] faults. Each deck contains every kind.
+/// Faults are dealt from shuffled decks, each of which contains every kind.
 #[derive(Clone, Debug)]
 pub struct Plan {
     random: Rng,
+    /// A whole one, in order.
+    cards: Vec<FaultKind>,
     deck: Vec<FaultKind>,
 }
 
 impl Plan {
-    /// The size of a deck: after this many faults every kind has been injected.
-    pub const DECK: usize = FaultKind::ALL.len() + FaultKind::MORE.len();
-
     /// The plan of `seed`.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, engine: Engine) -> Self {
         Self {
             random: Rng::with_seed(seed),
+            cards: [&FaultKind::of(engine)[..], &MORE].concat(),
             deck: Vec::new(),
         }
+    }
+
+    /// The size of a deck: after this many faults every kind has been injected.
+    pub fn deck(&self) -> usize {
+        self.cards.len()
     }
 
     fn deal(&mut self) -> FaultKind {
@@ -198,7 +298,7 @@ impl Plan {
             }
             // A shuffled deck instead of independent draws: with these a short run could miss a
             // kind, and the rule `faults` would reject it.
-            self.deck = [&FaultKind::ALL[..], &FaultKind::MORE].concat();
+            self.deck.clone_from(&self.cards);
             self.random.shuffle(&mut self.deck);
         }
     }
@@ -227,37 +327,56 @@ impl Iterator for Plan {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{FaultKind, Plan};
+    use super::{Engine, FaultKind, Plan};
+
+    const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
     #[test]
     fn the_same_seed_gives_the_same_plan() {
-        let plan = |seed| Plan::new(seed).take(200).collect::<Vec<_>>();
-        assert_eq!(plan(7), plan(7));
-        assert_ne!(plan(7), plan(8));
+        for engine in ENGINES {
+            let plan = |seed| Plan::new(seed, engine).take(200).collect::<Vec<_>>();
+            assert_eq!(plan(7), plan(7));
+            assert_ne!(plan(7), plan(8));
+        }
     }
 
     #[test]
     fn every_deck_contains_every_kind_in_a_new_order() {
-        let kinds = Plan::new(3).map(|fault| fault.kind);
-        let kinds: Vec<_> = kinds.take(Plan::DECK * 5).collect();
-        for dealt in kinds.chunks(Plan::DECK) {
-            let deck: HashSet<_> = dealt.iter().collect();
-            assert_eq!(deck.len(), FaultKind::ALL.len());
+        for engine in ENGINES {
+            let plan = Plan::new(3, engine);
+            let size = plan.deck();
+            let kinds: Vec<_> = plan.map(|fault| fault.kind).take(size * 5).collect();
+            let all: HashSet<_> = FaultKind::of(engine).into_iter().collect();
+            for dealt in kinds.chunks(size) {
+                assert_eq!(dealt.iter().copied().collect::<HashSet<_>>(), all);
+            }
+            assert_ne!(kinds[..size], kinds[size..2 * size]);
         }
-        assert_ne!(kinds[..Plan::DECK], kinds[Plan::DECK..2 * Plan::DECK]);
     }
 
     #[test]
-    fn more_than_half_of_all_faults_besides_clock_steps_are_kills() {
-        let faults = Plan::new(11).filter(|fault| !fault.kind.steps_clock());
-        let kills = faults.take(1000).filter(|fault| fault.kind.kills());
-        assert!(kills.count() > 500);
+    fn each_engine_has_its_own_faults() {
+        let [sqlite, postgres] = ENGINES.map(FaultKind::of);
+        assert!(sqlite.contains(&FaultKind::DiskFull));
+        assert!(!postgres.contains(&FaultKind::DiskFull));
+        assert!(postgres.contains(&FaultKind::PostgresFailover));
+        assert!(!sqlite.contains(&FaultKind::PostgresFailover));
+    }
+
+    #[test]
+    fn kills_are_the_most_frequent_faults_besides_clock_steps() {
+        for (engine, least) in [(Engine::Sqlite, 500), (Engine::Postgres, 400)] {
+            let faults = Plan::new(11, engine).filter(|fault| !fault.kind.steps_clock());
+            let kills = faults.take(1000).filter(|fault| fault.kind.kills());
+            assert!(kills.count() > least, "{engine}");
+        }
     }
 
     #[test]
     fn a_kind_has_the_same_name_in_the_history_and_in_json() {
-        for kind in FaultKind::ALL {
+        for kind in ENGINES.into_iter().flat_map(FaultKind::of) {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+            assert_eq!(FaultKind::named(kind.as_str()), Some(kind));
         }
     }
 }

@@ -108,6 +108,19 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// Sends SIGQUIT.
+    ///
+    /// # Errors
+    /// The process has exited.
+    pub fn quit(&mut self) -> Result<()> {
+        self.signal(Signal::QUIT)
+    }
+
+    /// Its id.
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Sends SIGTERM.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ pub struct Recovery {
     pub after_flush: LongestWait,
     /// The same, from a failover of Redis.
     pub after_failover: LongestWait,
+    /// The same, from the kill of the database's primary, whose standby is promoted.
+    pub after_promotion: LongestWait,
 }
 
 /// The longest of several waiting times.
@@ -73,6 +75,7 @@ pub(super) fn measure(records: &[Record], injected: &InjectedFaults, lease: Dura
         after_freeze: after_stop(moves(), injected.frozen.iter(), paused),
         after_flush: after_loss(moves(), &injected.flushed, paused),
         after_failover: after_loss(moves(), &injected.failed_over, paused),
+        after_promotion: after_loss(moves(), &injected.promoted, paused),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     checker::{Verdict, check},
     endpoint::Endpoint,
+    engine::Engine,
     faults::{FaultInjector, InjectedFaults},
     history::{Footprint, HistoryLimits, Record, SubmitAnswer, Submitted},
     journal::Journal,
@@ -53,6 +54,9 @@ pub struct Run {
 pub struct ChaosResult {
     /// Its seed.
     pub seed: u64,
+    /// The engine of the database.
+    #[serde(rename = "store")]
+    pub engine: Engine,
     /// The configured duration of fault injection.
     #[serde(rename = "duration_ms", serialize_with = "crate::latency::as_millis")]
     pub duration: Duration,
@@ -132,7 +136,7 @@ pub async fn run(
 
     // Read after the services have stopped, so that nothing changes any more. In an interrupted run
     // they have not, and only counts are made of the records.
-    let records = harness.records().await?;
+    let records = harness.records(interrupted).await?;
     let mut verdict = check(&records, &harness.limits);
     if interrupted {
         verdict.violations.clear();
@@ -140,6 +144,7 @@ pub async fn run(
     Ok(Some(Run {
         result: ChaosResult {
             seed,
+            engine: options.engine(),
             duration: options.duration,
             jobs: options.jobs,
             lease: options.lease,
@@ -169,7 +174,7 @@ fn prepare(options: &ChaosOptions) -> Result<()> {
 }
 
 fn limits(wall_clock: &WallClock, options: &ChaosOptions) -> HistoryLimits {
-    let planned = FaultKind::ALL.into_iter();
+    let planned = FaultKind::of(options.engine()).into_iter();
     let planned = planned.filter(|kind| wall_clock.is_steppable() || !kind.steps_clock());
     let kinds = planned.map(|kind| kind.to_string());
     // Without a heartbeat for half a lease a worker begins no attempt, and an attempt has its
@@ -186,9 +191,7 @@ fn limits(wall_clock: &WallClock, options: &ChaosOptions) -> HistoryLimits {
 /// The number of faults of some kinds.
 fn count(records: &[Record], which: fn(FaultKind) -> bool) -> usize {
     let counted = |record: &&Record| match record {
-        Record::Fault(fault) => FaultKind::ALL
-            .iter()
-            .any(|kind| which(*kind) && kind.as_str() == fault.kind),
+        Record::Fault(fault) => FaultKind::named(&fault.kind).is_some_and(which),
         _ => false,
     };
     records.iter().filter(counted).count()
@@ -223,13 +226,18 @@ impl Harness {
         let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone());
         let receivers = Arc::new(receivers.await?);
         let stack = Stack::start(options, wall_clock.clone(), endpoint.url()).await?;
-        let url = stack.url().parse().map_err(anyhow::Error::msg)?;
-        let api = Api::connect(&url, Some(stack.authorization()?)).await?;
-        let operator = api.authorized_by(stack.operator()?);
+        let mut apis = Vec::new();
+        for url in stack.urls() {
+            let url = url.parse().map_err(anyhow::Error::msg)?;
+            apis.push(Api::connect(&url, Some(stack.authorization()?)).await?);
+        }
+        let operator = stack.operator()?;
+        let operators = apis.iter().map(|api| api.authorized_by(operator.clone()));
+        let operators = operators.collect();
         Ok(Self {
             load: Load::new(
-                api,
-                operator,
+                apis,
+                operators,
                 orders,
                 &receivers,
                 wall_clock,
@@ -297,7 +305,9 @@ impl Harness {
             options.lease,
         );
         let breaking = async {
-            let injected = injector.run(Plan::new(seed), options.duration).await;
+            let injected = injector
+                .run(Plan::new(seed, options.engine()), options.duration)
+                .await;
             over.cancel();
             injected
         };
@@ -376,10 +386,15 @@ impl Harness {
     }
 
     /// The whole history.
-    async fn records(&self) -> Result<Vec<Record>> {
+    async fn records(&self, interrupted: bool) -> Result<Vec<Record>> {
         let mut records = vec![Record::Limits(self.limits.clone())];
         records.append(&mut self.journal.take());
-        records.append(&mut self.stack.audit.records().await?);
+        match self.stack.audit.records().await {
+            Ok(mut audited) => records.append(&mut audited),
+            // A server may have been down when the run was interrupted.
+            Err(_) if interrupted => {}
+            Err(error) => return Err(error),
+        }
         let names = names(&records);
         let delivered = self.receivers.take_callbacks().into_iter();
         records.extend(delivered.map(|delivered| Record::Received(delivered.received(&names))));

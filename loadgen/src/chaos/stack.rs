@@ -1,10 +1,9 @@
-//! The stack of a run: one api, two workers, a Redis with a standby behind a proxy, and the
-//! database.
+//! The stack of a run: the APIs, the workers, a Redis with a standby behind a proxy, and the database.
 
 use std::{
     env,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -24,6 +23,8 @@ use super::{
     wall_clock::WallClock,
     worker::Worker,
 };
+#[cfg(feature = "postgres")]
+use super::{postgres_server::Programs, servers::Servers};
 use crate::{cli::ChaosOptions, signatures::VARIABLE};
 
 /// The queue's stream in Redis.
@@ -31,9 +32,6 @@ const QUEUE: &str = "chaos";
 
 /// The name of the client that sends all requests.
 pub(super) const CLIENT: &str = "chaos";
-
-/// The number of workers.
-pub(super) const WORKERS: usize = 2;
 
 /// Shorter timeouts and delays than the defaults, so that a short run covers many retries.
 pub(super) const CALLBACK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -77,8 +75,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// All processes of a run. Dropping it kills them.
 #[derive(Debug)]
 pub(super) struct Stack {
-    pub(super) api: Service,
-    pub(super) workers: [Worker; WORKERS],
+    pub(super) apis: Vec<Service>,
+    pub(super) workers: Vec<Worker>,
     /// The master.
     pub(super) redis: RedisServer,
     /// Its replica.
@@ -86,10 +84,78 @@ pub(super) struct Stack {
     pub(super) proxy: Proxy,
     pub(super) audit: Audit,
     pub(super) wall_clock: WallClock,
-    database: PathBuf,
-    api_addr: SocketAddr,
+    pub(super) database: Database,
+    api_addrs: Vec<SocketAddr>,
     token: Token,
     operator: Token,
+}
+
+/// Where the database is.
+#[derive(Debug)]
+pub(super) enum Database {
+    File(PathBuf),
+    #[cfg(feature = "postgres")]
+    Servers(Box<Servers>),
+}
+
+impl Database {
+    /// Starts servers, unless it is a file.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        allow(
+            clippy::unused_async,
+            clippy::unnecessary_wraps,
+            reason = "servers are waited for"
+        )
+    )]
+    async fn start(options: &ChaosOptions, place: &ServicePaths) -> Result<Self> {
+        match &options.postgres {
+            None => Ok(Self::File(options.dir.join("storm.db"))),
+            #[cfg(feature = "postgres")]
+            Some(folder) => {
+                let programs = Programs::find(&place.tether, folder)?;
+                let servers = Servers::start(options, &programs).await?;
+                Ok(Self::Servers(Box::new(servers)))
+            }
+            #[cfg(not(feature = "postgres"))]
+            Some(_) => {
+                let _ = place;
+                anyhow::bail!(crate::cli::NO_POSTGRES)
+            }
+        }
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::File(file) => format!("sqlite:{}", file.display()),
+            #[cfg(feature = "postgres")]
+            Self::Servers(servers) => servers.url(),
+        }
+    }
+
+    async fn audit(&self) -> Result<Audit> {
+        match self {
+            Self::File(file) => Audit::of_file(file).await,
+            #[cfg(feature = "postgres")]
+            Self::Servers(servers) => Audit::of_server(&servers.login()).await,
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "postgres"),
+        allow(
+            clippy::unused_async,
+            clippy::unnecessary_wraps,
+            reason = "servers are waited for"
+        )
+    )]
+    async fn restart_crashed(&mut self) -> Result<Vec<String>> {
+        match self {
+            Self::File(_) => Ok(Vec::new()),
+            #[cfg(feature = "postgres")]
+            Self::Servers(servers) => servers.restart_crashed().await,
+        }
+    }
 }
 
 impl Stack {
@@ -114,8 +180,7 @@ impl Stack {
         standby.replicate(Some(redis.addr())).await?;
         let proxy = Proxy::start(free_addr(16_000)?, redis.addr()).await?;
 
-        let database = options.dir.join("storm.db");
-        let api_addr = free_addr(20_000)?;
+        let database = Database::start(options, &place).await?;
         let mut settings = settings(options, &database, proxy.addr());
         settings.extend(handler(work));
         // Authentication is on, so that every fault is injected with it.
@@ -127,24 +192,29 @@ impl Stack {
             "ADMIN_TOKENS",
             format!("operator:{}", operator.hash().to_hex()),
         ));
-        settings.push(("API_ADDR", api_addr.to_string()));
-        let mut api = Service::new("api", "storm-api", api_addr, &place, settings.clone());
-        api.start().await?;
+        let engine = options.engine();
+        let (mut apis, mut api_addrs) = (Vec::new(), Vec::new());
+        for name in names("api", engine.apis()) {
+            let addr = free_addr(20_000)?;
+            let mut settings = settings.clone();
+            settings.push(("API_ADDR", addr.to_string()));
+            let mut api = Service::new(&name, "storm-api", addr, &place, settings);
+            api.start().await?;
+            apis.push(api);
+            api_addrs.push(addr);
+        }
         // Before the workers and the load start, so that no transition is missed.
-        let audit = Audit::begin(&database).await?;
+        let audit = database.audit().await?;
 
-        // Removes `API_ADDR`, the last setting: the workers share the others.
-        settings.pop();
-        let mut workers = [
-            Worker::new(1, free_addr(24_000)?, &place, &settings),
-            // Of another range: neither worker has bound its port yet.
-            Worker::new(2, free_addr(12_000)?, &place, &settings),
-        ];
-        for worker in &mut workers {
+        let mut workers = Vec::new();
+        for number in 1..=engine.workers() {
+            // Started at once, so that the next one finds its port taken.
+            let mut worker = Worker::new(number, free_addr(24_000)?, &place, &settings);
             worker.start(&audit).await?;
+            workers.push(worker);
         }
         Ok(Self {
-            api,
+            apis,
             workers,
             redis,
             standby,
@@ -152,15 +222,16 @@ impl Stack {
             audit,
             wall_clock,
             database,
-            api_addr,
+            api_addrs,
             token,
             operator,
         })
     }
 
-    /// The URL of the api.
-    pub(super) fn url(&self) -> String {
-        format!("http://{}", self.api_addr)
+    /// The URLs of the APIs.
+    pub(super) fn urls(&self) -> Vec<String> {
+        let addrs = self.api_addrs.iter();
+        addrs.map(|addr| format!("http://{addr}")).collect()
     }
 
     /// The `Authorization` header of each request of a client.
@@ -181,7 +252,7 @@ impl Stack {
             let beats = |(owner, beat): (&String, &i64)| {
                 before.get(owner).is_some_and(|before| *beat >= before + 2)
             };
-            if now.iter().filter(|it| beats(*it)).count() >= WORKERS {
+            if now.iter().filter(|it| beats(*it)).count() >= self.workers.len() {
                 return Ok(());
             }
             ensure!(
@@ -193,18 +264,21 @@ impl Stack {
         }
     }
 
-    /// The api and the workers.
+    /// The APIs and the workers.
     pub(super) fn services(&mut self) -> impl Iterator<Item = &mut Service> {
         let workers = self.workers.iter_mut().map(Worker::service);
-        std::iter::once(&mut self.api).chain(workers)
+        self.apis.iter_mut().chain(workers)
     }
 
     /// Restarts processes that exited without a signal from this run. Returns one message for each.
     pub(super) async fn restart_crashed(&mut self) -> Result<Vec<String>> {
-        let mut died = Vec::new();
-        if let Some(text) = self.api.unexpected_exit()? {
-            died.push(text);
-            self.api.start().await?;
+        // First what the others need.
+        let mut died = self.database.restart_crashed().await?;
+        for api in &mut self.apis {
+            if let Some(text) = api.unexpected_exit()? {
+                died.push(text);
+                api.start().await?;
+            }
         }
         for worker in &mut self.workers {
             if let Some(text) = worker.service().unexpected_exit()? {
@@ -240,11 +314,11 @@ impl Stack {
         self.wall_clock.step(by)?;
         let (stepped, start) = (clock::now(), Instant::now());
         loop {
-            let saved = self.audit.store_clock().await?;
-            let since = clock::now().duration_since(saved.saved_at());
+            let saved = self.audit.saved_clock().await?;
+            let since = clock::now().duration_since(saved.at);
             let expected = Timestamp::now() - since + self.wall_clock.offset();
-            let wrong = Timestamp::from_millisecond(saved.saved_wall)?.duration_since(expected);
-            if saved.saved_at() >= stepped && wrong.abs() < STEPPED_EXACTLY {
+            let wrong = saved.wall.duration_since(expected);
+            if saved.at >= stepped && wrong.abs() < STEPPED_EXACTLY {
                 return Ok(());
             }
             ensure!(
@@ -272,9 +346,13 @@ impl Stack {
         self.redis.entries(QUEUE).await
     }
 
-    /// The size of the write-ahead log, in bytes.
+    /// The size of the write-ahead log, in bytes. That of a server is bounded by its own settings.
     pub(super) fn log(&self) -> u64 {
-        let log = self.database.with_extension("db-wal");
+        let log = match &self.database {
+            Database::File(file) => file.with_extension("db-wal"),
+            #[cfg(feature = "postgres")]
+            Database::Servers(_) => return 0,
+        };
         std::fs::metadata(log).map_or(0, |log| log.len())
     }
 
@@ -310,14 +388,22 @@ fn new_redis(place: &ServicePaths, options: &ChaosOptions, name: &str) -> Result
     ))
 }
 
+/// The names of `count` processes of a kind, which has no number if it is the only one.
+fn names(kind: &str, count: usize) -> Vec<String> {
+    match count {
+        1 => vec![kind.to_owned()],
+        count => (1..=count).map(|it| format!("{kind}-{it}")).collect(),
+    }
+}
+
 fn settings(
     options: &ChaosOptions,
-    database: &Path,
+    database: &Database,
     redis: SocketAddr,
 ) -> Vec<(&'static str, String)> {
     let duration = |duration: Duration| format!("{}ms", duration.as_millis());
     vec![
-        ("DB_URL", format!("sqlite:{}", database.display())),
+        ("DB_URL", database.url()),
         ("REDIS_URL", format!("redis://{redis}")),
         ("QUEUE_NAME", QUEUE.to_owned()),
         ("WORKER_LEASE", duration(options.lease)),
@@ -359,7 +445,7 @@ fn handler(url: &str) -> [(&'static str, String); 4] {
 
 /// A free address among the 4000 ports from `base`. They are below 32768, the start of the
 /// ephemeral range, so that no outgoing connection takes the port while its process restarts.
-fn free_addr(base: u16) -> Result<SocketAddr> {
+pub(super) fn free_addr(base: u16) -> Result<SocketAddr> {
     const TRIES: usize = 50;
     let any = || SocketAddr::from((Ipv4Addr::LOCALHOST, base + fastrand::u16(..4000)));
     std::iter::repeat_with(any)

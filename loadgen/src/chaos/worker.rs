@@ -10,8 +10,8 @@ use super::{
     service::{Service, ServicePaths},
 };
 
-/// How long to wait for the first heartbeat after a worker answers.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for the first heartbeat after a worker answers, on a machine under load.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 

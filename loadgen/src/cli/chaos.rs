@@ -5,9 +5,15 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::values::{MAX_REQUESTS, duration, lease};
+use crate::chaos::engine::Engine;
 
 /// The upper limit of the request rate, per second.
 const MAX_RATE: u32 = 50_000;
+
+/// Why a build without the engine refuses `--postgres`.
+#[cfg(not(feature = "postgres"))]
+pub(crate) const NO_POSTGRES: &str =
+    "--postgres: this program was built without PostgreSQL; build it with --features postgres";
 
 /// The options of `chaos`.
 #[derive(Args, Clone, Debug)]
@@ -18,6 +24,11 @@ pub struct ChaosOptions {
     /// The redis-server program to start
     #[arg(long, value_name = "FILE")]
     pub redis_server: PathBuf,
+    /// The folder of initdb and postgres, for STORE=postgres: two APIs and three workers on a
+    /// primary with a synchronous standby. Without it, STORE=sqlite: one API and two workers on a
+    /// file
+    #[arg(long, value_name = "DIR")]
+    pub postgres: Option<PathBuf>,
     /// libfaketime's library, to step the services' clock; without it that fault is left out
     #[arg(long, value_name = "FILE")]
     pub faketime: Option<PathBuf>,
@@ -51,12 +62,24 @@ impl ChaosOptions {
         u32::try_from(rate).unwrap_or(u32::MAX)
     }
 
+    /// The engine of the database.
+    pub fn engine(&self) -> Engine {
+        match self.postgres {
+            None => Engine::Sqlite,
+            Some(_) => Engine::Postgres,
+        }
+    }
+
     /// The path of the run's history.
     pub fn history(&self) -> PathBuf {
         self.dir.join("history.jsonl")
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
+        #[cfg(not(feature = "postgres"))]
+        if self.postgres.is_some() {
+            return Err(NO_POSTGRES.to_owned());
+        }
         if self.rate() > MAX_RATE {
             return Err(format!(
                 "--jobs {} over --duration {} makes {} requests per second; at most {MAX_RATE} are accepted",

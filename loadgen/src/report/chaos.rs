@@ -5,6 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use super::{human, table, table_of};
 use crate::chaos::{
     ChaosResult,
+    engine::Engine,
     history::{Footprint, Record},
     recovery::LongestWait,
 };
@@ -108,12 +109,15 @@ fn sizes(result: &ChaosResult, width: u16) -> String {
         let sizes = moments.iter().map(size);
         std::iter::once(name.to_owned()).chain(sizes).collect()
     };
-    let mut rows: Vec<Vec<String>> = vec![
-        row("database, MiB", &|at| mebibytes(at.database)),
-        row("WAL, MiB", &|at| mebibytes(at.log)),
+    let mut rows: Vec<Vec<String>> = vec![row("database, MiB", &|at| mebibytes(at.database))];
+    // That of a server is no matter of the services.
+    if result.engine == Engine::Sqlite {
+        rows.push(row("WAL, MiB", &|at| mebibytes(at.log)));
+    }
+    rows.extend([
         row("Redis, MiB", &|at| mebibytes(at.redis_memory)),
         row("Redis, stream entries", &|at| at.redis_entries.to_string()),
-    ];
+    ]);
     rows.extend(names.enumerate().map(|(index, name)| {
         row(&format!("{name}, MiB"), &|at| {
             let resident = at.resident.get(index);
@@ -138,7 +142,7 @@ fn recoveries(result: &ChaosResult) -> Vec<String> {
             human(time)
         )
     };
-    vec![
+    let mut lines = vec![
         line(
             &format!("worker killed (lease {})", human(result.lease)),
             recovery.after_kill,
@@ -150,7 +154,11 @@ fn recoveries(result: &ChaosResult) -> Vec<String> {
         line("worker frozen", recovery.after_freeze),
         line("FLUSHALL", recovery.after_flush),
         line("Redis failover", recovery.after_failover),
-    ]
+    ];
+    if result.engine == Engine::Postgres {
+        lines.push(line("standby promoted", recovery.after_promotion));
+    }
+    lines
 }
 
 /// The outcome and one summary line, so that long runs can be compared.
@@ -158,8 +166,9 @@ fn figures(result: &ChaosResult) -> String {
     use crate::chaos::checker::CheckRule;
 
     let run = format!(
-        "seed {}: {} jobs, {} kills, {}",
+        "seed {} on {}: {} jobs, {} kills, {}",
         result.seed,
+        result.engine,
         result.verdict.summary.rows,
         result.kills,
         steps(result)
@@ -204,8 +213,12 @@ fn steps(result: &ChaosResult) -> String {
 
 /// The command that reproduces the run.
 fn command(result: &ChaosResult) -> String {
+    let store = match result.engine {
+        Engine::Sqlite => String::new(),
+        Engine::Postgres => format!(" STORE={}", result.engine.as_str()),
+    };
     format!(
-        "make chaos SEED={} DURATION={} JOBS={} LEASE={}",
+        "make chaos{store} SEED={} DURATION={} JOBS={} LEASE={}",
         result.seed,
         setting(result.duration),
         result.jobs,
@@ -231,6 +244,7 @@ mod tests {
     use crate::chaos::{
         ChaosResult,
         checker::{FaultCount, Summary, Verdict},
+        engine::Engine,
         history::Footprint,
         recovery::Recovery,
     };
@@ -267,6 +281,7 @@ mod tests {
         };
         ChaosResult {
             seed: u64::MAX,
+            engine: Engine::Sqlite,
             duration: Duration::from_hours(1),
             jobs: 2_000_000,
             lease: Duration::from_secs(3),
@@ -310,6 +325,27 @@ mod tests {
         let text = render(&result, &[], 80);
         assert!(
             text.contains("no clock steps (without libfaketime)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn it_names_the_engine_and_how_to_run_on_it_again() {
+        let mut result = result(false);
+        assert!(render(&result, &[], 80).contains(" on SQLite: "));
+        result.engine = Engine::Postgres;
+        result.violations.push("a fault".to_owned());
+        let text = render(&result, &[], 80);
+        assert!(
+            text.starts_with("failed: seed 18446744073709551615 on PostgreSQL: "),
+            "{text}"
+        );
+        assert!(
+            text.contains("reproduce with: make chaos STORE=postgres SEED="),
+            "{text}"
+        );
+        assert!(
+            text.contains("standby promoted") && !text.contains("WAL"),
             "{text}"
         );
     }

@@ -15,7 +15,7 @@ use crate::chaos::{
     proxy::ProxyMode,
     receivers::ReceiverMode,
     redis_server::RedisServer,
-    stack::{STOP_TIMEOUT, WORKERS},
+    stack::STOP_TIMEOUT,
     worker::Worker,
 };
 
@@ -54,12 +54,14 @@ impl FaultInjector<'_> {
         fault: &Fault,
     ) -> Result<Option<String>> {
         let PlannedFault { target, hold, .. } = planned;
+        let api = target % self.stack.apis.len();
+        let worker = target % self.stack.workers.len();
         let target = match planned.kind {
-            FaultKind::KillApi => self.kill_api(hold).await?,
-            FaultKind::KillWorker => self.kill_worker(target % WORKERS, hold).await?,
-            FaultKind::FreezeWorker => self.freeze_worker(target % WORKERS, hold).await?,
-            FaultKind::DeployApi => self.deploy_api().await?,
-            FaultKind::DeployWorker => self.deploy_worker(target % WORKERS).await?,
+            FaultKind::KillApi => self.kill_api(api, hold).await?,
+            FaultKind::KillWorker => self.kill_worker(worker, hold).await?,
+            FaultKind::FreezeWorker => self.freeze_worker(worker, hold).await?,
+            FaultKind::DeployApi => self.deploy_api(api).await?,
+            FaultKind::DeployWorker => self.deploy_worker(worker).await?,
             FaultKind::KillRedis => self.kill_redis(hold, Data::Kept).await?,
             FaultKind::RedisRestartedEmpty => self.kill_redis(hold, Data::Lost).await?,
             FaultKind::Flushall => self.flush_redis().await?,
@@ -84,15 +86,20 @@ impl FaultInjector<'_> {
                 self.break_receiver(planned, ReceiverMode::Disconnect, fault);
                 return Ok(None);
             }
+            #[cfg(feature = "postgres")]
+            kind => self.break_database(kind, target, hold).await?,
+            #[cfg(not(feature = "postgres"))]
+            kind => anyhow::bail!("no plan of SQLite has {kind}"),
         };
         Ok(Some(target))
     }
 
-    async fn kill_api(&mut self, pause: Duration) -> Result<String> {
-        self.stack.api.kill();
+    async fn kill_api(&mut self, index: usize, pause: Duration) -> Result<String> {
+        let api = &mut self.stack.apis[index];
+        api.kill();
         sleep(pause).await;
-        self.stack.api.start().await?;
-        Ok("api".to_owned())
+        api.start().await?;
+        Ok(api.name().to_owned())
     }
 
     async fn kill_worker(&mut self, index: usize, pause: Duration) -> Result<String> {
@@ -143,11 +150,12 @@ impl FaultInjector<'_> {
         }
     }
 
-    async fn deploy_api(&mut self) -> Result<String> {
+    async fn deploy_api(&mut self, index: usize) -> Result<String> {
+        let api = &mut self.stack.apis[index];
         // Started again even after an unclean shutdown, which is a violation: the run goes on.
-        let ended = self.stack.api.stop(STOP_TIMEOUT).await;
-        self.stack.api.start().await?;
-        ended.map(|()| "api".to_owned())
+        let ended = api.stop(STOP_TIMEOUT).await;
+        api.start().await?;
+        ended.map(|()| api.name().to_owned())
     }
 
     async fn deploy_worker(&mut self, index: usize) -> Result<String> {

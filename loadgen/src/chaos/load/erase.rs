@@ -64,7 +64,7 @@ impl Load {
     /// Erases a request. Returns whether the answer says that it is erased.
     async fn erase(&self, id: RequestId) -> bool {
         let asked_at = clock::now();
-        let erased = self.shared.api.erase(id, Instant::now() + TIMEOUT).await;
+        let erased = self.shared.api().erase(id, Instant::now() + TIMEOUT).await;
         let at = clock::now();
         let is_erased = erased.is_ok();
         let answer = match erased {

@@ -189,7 +189,7 @@ impl Load {
         let body = body(filter, dry_run, limit, cursor);
         let asked_at = clock::now();
         let deadline = Instant::now() + TIMEOUT;
-        let operator = &self.shared.operator;
+        let operator = self.shared.operator();
         let answer = operator
             .act_by_filter::<FilterCounts>(action.as_str(), &body, deadline)
             .await;

@@ -78,7 +78,7 @@ impl Load {
     async fn ask_to_pause(&self, origin: Option<&str>, pauses: bool) -> bool {
         let asked_at = clock::now();
         let deadline = Instant::now() + TIMEOUT;
-        let answer = self.shared.operator.pause(origin, pauses, deadline).await;
+        let answer = self.shared.operator().pause(origin, pauses, deadline).await;
         let at = clock::now();
         let (answer, is_over) = match answer {
             Ok(changed) => (PauseAnswer::Done { changed }, true),

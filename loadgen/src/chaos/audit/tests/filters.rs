@@ -1,6 +1,5 @@
 //! The actions of operators by filter, and the changes that belong to them.
 
-use rusqlite::Connection;
 use storm_shared::{
     models::{AttemptClass, CallbackUrl, RequestId, Status},
     services::{
@@ -10,7 +9,10 @@ use storm_shared::{
 };
 
 use super::{Audit, Audited, accept, audited, claim, finish, spec};
-use crate::chaos::history::{FilterAction, FilterApplied, Record, Transition};
+use crate::chaos::{
+    engine::Engine,
+    history::{FilterAction, FilterApplied, Record, Transition},
+};
 
 /// A new job with a callback.
 async fn accepted(store: &Store) -> RequestId {
@@ -51,9 +53,8 @@ async fn applied(audit: &Audit) -> (Vec<FilterApplied>, Vec<Transition>) {
     (applied, by_filter)
 }
 
-#[tokio::test]
-async fn the_changes_of_an_action_by_filter_are_those_before_its_record() {
-    let Audited { store, audit, .. } = &audited().await;
+pub(super) async fn the_changes_of_an_action_by_filter_are_those_before_its_record(on: Engine) {
+    let Audited { store, audit, .. } = &audited(on).await;
     let (pending, done) = (accepted(store).await, complete(store).await);
     let by_client = accepted(store).await;
     store.redeliver(Scope::All, done).await.unwrap().unwrap();
@@ -98,14 +99,12 @@ async fn the_changes_of_an_action_by_filter_are_those_before_its_record() {
     }
 }
 
-#[tokio::test]
-async fn a_record_that_counts_more_than_there_is_has_fewer_changes() {
-    let Audited { store, audit, .. } = &audited().await;
+pub(super) async fn a_record_that_counts_more_than_there_is_has_fewer_changes(on: Engine) {
+    let Audited { store, audit, .. } = &audited(on).await;
     let (done, pending) = (complete(store).await, accepted(store).await);
     apply(store, BulkAction::Cancel, &[pending], false).await;
     apply(store, BulkAction::Redeliver, &[done], false).await;
-    let spoil = |db: &Connection| db.execute_batch("UPDATE chaos_audit SET changed = 2");
-    audit.read(spoil).await.unwrap();
+    audit.execute("UPDATE chaos_audit SET changed = 2").await;
     let (applied, _) = applied(audit).await;
     let ids: Vec<_> = applied.into_iter().map(|it| (it.changed, it.ids)).collect();
     assert_eq!(ids, [(2, vec![pending]), (2, vec![done])]);

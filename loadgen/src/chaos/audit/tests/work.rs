@@ -51,10 +51,9 @@ async fn logged(audit: &Audit) -> (Vec<WorkEnd>, Vec<WorkAttempt>, Row) {
     (ends, attempts, last.unwrap())
 }
 
-#[tokio::test]
-async fn a_result_is_logged_once_wherever_it_is_stored() {
+pub(super) async fn a_result_is_logged_once_wherever_it_is_stored(on: Engine) {
     for filler in [0, 5000] {
-        let Audited { store, audit, .. } = &audited().await;
+        let Audited { store, audit, .. } = &audited(on).await;
         let claim = claimed(store, filler).await;
         let result = format!(r#"{{"filler":"{}"}}"#, "r".repeat(filler));
         let json = RawValue::from_string(result.clone()).unwrap();
@@ -83,8 +82,7 @@ async fn a_result_is_logged_once_wherever_it_is_stored() {
         assert!(last.erases && before.after.status == Status::Completed);
         assert_ne!(before.before.as_ref(), Some(&before.after));
         // Nor does a deletion forget the name.
-        let delete = |db: &Connection| db.execute_batch("DELETE FROM requests");
-        audit.read(delete).await.unwrap();
+        audit.execute("DELETE FROM requests").await;
         let (ends, _, row) = logged(audit).await;
         assert_eq!(ends, [WorkEnd::Result(digest)]);
         assert_eq!(
@@ -94,9 +92,8 @@ async fn a_result_is_logged_once_wherever_it_is_stored() {
     }
 }
 
-#[tokio::test]
-async fn a_result_that_is_replaced_is_logged_again() {
-    let Audited { store, audit, .. } = &audited().await;
+pub(super) async fn a_result_that_is_replaced_is_logged_again(on: Engine) {
+    let Audited { store, audit, .. } = &audited(on).await;
     let claim = claimed(store, 0).await;
     for text in ["1", "2"] {
         let json = RawValue::from_string(text.to_owned()).unwrap();
@@ -105,14 +102,13 @@ async fn a_result_that_is_replaced_is_logged_again() {
     }
     // The store keeps the first one.
     assert_eq!(logged(audit).await.0.len(), 1);
-    let replace = |db: &Connection| db.execute_batch("UPDATE requests SET result_payload = '3'");
-    audit.read(replace).await.unwrap();
+    let replace = "UPDATE requests SET result_payload = '3'";
+    audit.execute(replace).await;
     assert_eq!(logged(audit).await.0.len(), 2);
 }
 
-#[tokio::test]
-async fn a_final_failure_is_logged_when_it_is_stored() {
-    let Audited { store, audit, .. } = &audited().await;
+pub(super) async fn a_final_failure_is_logged_when_it_is_stored(on: Engine) {
+    let Audited { store, audit, .. } = &audited(on).await;
     let claim = claimed(store, 5000).await;
     let failure = Failure::new(FailureReason::WorkTimedOut, "");
     let made = attempt(AttemptClass::Timeout, None);

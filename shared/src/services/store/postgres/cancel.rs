@@ -131,8 +131,9 @@ async fn end_job(
     let failure = Failure::new(FailureReason::Cancelled, by.detail(may_arrive));
     let end = format!(
         "UPDATE requests SET status = '{}', claim = claim + 1, owner = NULL, due = NULL,
-             parked_at = NULL, is_long = false, completed_at = greatest(now(), created_at),
-             failure_reason = $2, failure_detail = $3, ended = now()
+             parked_at = NULL, is_long = false,
+             completed_at = greatest(clock_timestamp(), created_at),
+             failure_reason = $2, failure_detail = $3, ended = clock_timestamp()
          WHERE id = $1 AND status = '{}'",
         transition.to(),
         transition.from()

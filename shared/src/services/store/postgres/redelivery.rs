@@ -188,7 +188,7 @@ pub(super) async fn end(
         Some(Outcome::Completed) => format!(
             ", status = CASE WHEN {WORK_FAILED} THEN it.status ELSE 'COMPLETED' END,
              completed_at = CASE WHEN it.status = 'COMPLETED' OR {WORK_FAILED} THEN it.completed_at
-                                 ELSE greatest(now(), it.created_at) END,
+                                 ELSE greatest(clock_timestamp(), it.created_at) END,
              failure_reason = CASE WHEN {WORK_FAILED} THEN it.failure_reason END,
              failure_detail = CASE WHEN {WORK_FAILED} THEN it.failure_detail END"
         ),
@@ -202,7 +202,7 @@ pub(super) async fn end(
     // A job that was put back by hand meanwhile has another claim.
     let update = format!(
         "UPDATE requests AS it SET claim = r.claim, owner = r.owner, attempts = r.attempts,
-             parks = r.parks, lost_claims = r.lost_claims, ended = now(){set}
+             parks = r.parks, lost_claims = r.lost_claims, ended = clock_timestamp(){set}
          FROM redeliveries AS r
          WHERE r.id = it.id AND it.id = ANY($1) AND it.status IN ('COMPLETED', 'FAILED')"
     );
