@@ -21,7 +21,7 @@ demo: ## compare sync and async: 10 seconds, after a first build of minutes (CAL
 storm: ## load runs at several rates, and a table (OPTIONS='--rates 50,100'; OPTIONS=--help)
 	@scripts/storm.sh $(OPTIONS)
 
-chaos: ## inject faults under load, then check every promise (STORE=sqlite|postgres SEED=1 JOBS=20000)
+chaos: ## inject faults under load, then check every promise (STORE=postgres SEED=1 JOBS=20000)
 	@STORE='$(STORE)' SEED='$(SEED)' DURATION='$(DURATION)' JOBS='$(JOBS)' scripts/chaos.sh
 
 bench: ## measure the figures of docs/BENCHMARKS.md on this machine
@@ -54,7 +54,7 @@ demo-compose: ## run the demo against the running containers
 # --- Work on it ----------------------------------------------------------------------------------
 
 .PHONY: test $(TESTS:%=test-%)
-test: $(TESTS:%=test-%) ## run every test; of one project: make test-api; of PostgreSQL: make test-postgres
+test: $(TESTS:%=test-%) ## run every test; of one project: make test-api; make test-postgres
 
 # Fails with one line if cargo is missing or too old.
 .PHONY: cargo

@@ -526,9 +526,9 @@ burst() (
     awk -v cpu="$used" '/VmHWM/ { printf "%s %.0f\n", cpu, $2 / 1024 }' "/proc/${PID[worker]}/status"
 )
 
-# Runs 10,000 jobs of a handler whose endpoint takes some seconds, in one worker that may have all of
-# them in flight. They are submitted in a second. Prints these seconds, the lateness at p50 and p99
-# in ms, the most that were in flight, the worker's CPU seconds, its peak memory in MB, and the
+# Runs 10,000 jobs of a handler whose endpoint takes some seconds, in one worker that may have all
+# of them in flight. They are submitted in a second. Prints these seconds, the lateness at p50 and
+# p99 in ms, the most that were in flight, the worker's CPU seconds, its peak memory in MB, and the
 # correct callbacks.
 #   handler_jobs SECONDS
 handler_jobs() (

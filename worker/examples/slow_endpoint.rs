@@ -1,7 +1,7 @@
 //! An endpoint of an HTTP handler that answers each request after some seconds, for the benchmark.
 //!
-//! Usage: `slow_endpoint ADDRESS:PORT SECONDS`. `GET /most` answers with the most requests that it had to
-//! answer at a time; every other request is work.
+//! Usage: `slow_endpoint ADDRESS:PORT SECONDS`. `GET /most` answers with the most requests that it
+//! had to answer at a time; every other request is work.
 
 use std::{
     convert::Infallible,

@@ -1,7 +1,7 @@
 //! The API over real sockets, with a real database and, where it matters, a real Redis.
 //!
-//! The database is `SQLite`; with `TEST_STORE=postgres`, `PostgreSQL`. The modules whose names begin
-//! with an engine are about this engine.
+//! The database is `SQLite`; with `TEST_STORE=postgres`, `PostgreSQL`. The modules whose names
+//! begin with an engine are about this engine.
 //!
 //! Each test starts its own server on a free port, so tests run in parallel.
 

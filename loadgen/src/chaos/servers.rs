@@ -170,7 +170,7 @@ impl Drop for Servers {
     fn drop(&mut self) {
         self.primary.kill_at_once();
         self.standby.kill_at_once();
-        let _ = fs::remove_dir_all(&self.folder); // what is left is in the folder of temporary files
+        let _ = fs::remove_dir_all(&self.folder); // what is left is a temporary file
     }
 }
 

@@ -1,4 +1,4 @@
-//! The stack of a run: the APIs, the workers, a Redis with a standby behind a proxy, and the database.
+//! The stack of a run: the APIs, the workers, a Redis with a standby behind a proxy, the database.
 
 use std::{
     env,

@@ -44,10 +44,8 @@ impl PostgresDatabase {
     /// The same through the pooler at `TEST_POOLER`, if there is one.
     #[allow(dead_code, reason = "tests of the programs have no pooler")]
     pub(crate) fn pooled_url(&self) -> String {
-        env::var("TEST_POOLER").map_or_else(
-            |_| self.url(),
-            |pooler| format!("{pooler}/{}", self.name),
-        )
+        env::var("TEST_POOLER")
+            .map_or_else(|_| self.url(), |pooler| format!("{pooler}/{}", self.name))
     }
 }
 

@@ -16,8 +16,8 @@ pub struct Moved {
     pub target: String,
     /// The rows of each table, by its name, that the target has.
     pub rows: Vec<(&'static str, u64)>,
-    /// Rows with a key that an edit by hand has made invalid. Nothing finds them, and they were left
-    /// out.
+    /// Rows with a key that an edit by hand has made invalid. Nothing finds them, and they were
+    /// left out.
     pub left_out: u64,
     /// Whether an earlier call had moved it.
     pub was_moved: bool,

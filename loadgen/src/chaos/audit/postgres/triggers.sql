@@ -1,9 +1,9 @@
 -- The auditor's log of all row changes, as that of SQLite (`sqlite/triggers.sql` says more on each
 -- table). What differs:
 --
--- * Many transactions write at once. `number` is a sequence: it orders the changes of one row, whose
---   lock the second writer waits for, and those of one transaction. `xid` says of which transaction
---   a change is, so that the auditor can tell when it was committed.
+-- * Many transactions write at once. `number` is a sequence: it orders the changes of one row,
+--   whose lock the second writer waits for, and those of one transaction. `xid` says of which
+--   transaction a change is, so that the auditor can tell when it was committed.
 -- * Times are the server's, in microseconds since 1970.
 -- * There is no table `bodies`. A long result is logged as its digest.
 

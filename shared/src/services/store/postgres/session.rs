@@ -529,7 +529,8 @@ impl Sessions {
         function: &Function,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, Error> {
-        self.commit_in(BEGIN_CALL, function.call(), parameters).await
+        self.commit_in(BEGIN_CALL, function.call(), parameters)
+            .await
     }
 
     /// Commits a single statement, in one round trip. The caller must not leave: run it in a task.

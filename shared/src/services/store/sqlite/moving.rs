@@ -72,7 +72,8 @@ impl Source {
     /// writes to the database. Returns the mark of an earlier call, if there is one.
     ///
     /// # Errors
-    /// The lock is not free, or the write failed. After [`StoreError::Indeterminate`] it may be set.
+    /// The lock is not free, or the write failed. After [`StoreError::Indeterminate`] it may be
+    /// set.
     pub(in crate::services::store) fn set_mark(
         &mut self,
         id: String,
