@@ -82,7 +82,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// Every trouble.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Busy,
         Self::Full,
         Self::ReadOnly,
