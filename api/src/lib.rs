@@ -96,7 +96,7 @@ pub async fn run(
     }
     let limits = serving::limits(&settings);
     let connections = metrics.connections.clone();
-    let opening = App::start(settings, metrics);
+    let opening = Box::pin(App::start(settings, metrics));
     serving::serve_opening(opening, auth, listener, limits, connections, shutdown).await
 }
 

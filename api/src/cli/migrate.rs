@@ -25,6 +25,10 @@ A password is better given in PGPASSFILE or PGPASSWORD than in --to, which other
   storm-api migrate --from sqlite:/var/lib/storm/storm.db --to postgres://storm@db.example/storm";
 
 /// The arguments.
+#[allow(
+    clippy::doc_markdown,
+    reason = "the help shows these comments as they are"
+)]
 #[derive(Debug, clap::Args)]
 struct Migrate {
     /// The database file of the services, as in their DB_URL

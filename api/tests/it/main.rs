@@ -31,8 +31,6 @@ mod long_poll;
 mod memory;
 mod memory_budget;
 mod metrics;
-#[cfg(feature = "postgres")]
-mod migrate;
 mod origins;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -49,6 +47,8 @@ mod setting_errors;
 mod shutdown;
 mod sqlite_cli;
 mod sqlite_faults;
+#[cfg(feature = "postgres")]
+mod sqlite_migrate;
 #[cfg(target_os = "linux")]
 mod sqlite_unknown_outcome;
 mod sync;

@@ -34,9 +34,8 @@ pub(crate) async fn accept(store: &Store) -> RequestId {
 }
 
 pub(crate) async fn try_accept(store: &Store) -> Result<RequestId, StoreError> {
-    let id = RequestId::generate();
-    let callback = CallbackUrl::parse("http://example.com/hook?a=1").unwrap();
-    let job = NewJob::new(id, spec(), Some(callback));
+    let job = new_job();
+    let id = job.id;
     store.accept(job).await.map(|_| id)
 }
 

@@ -40,10 +40,16 @@ mod shortages;
 mod signature;
 mod slot_shares;
 mod sqlite_backup;
+#[cfg(feature = "postgres")]
+mod sqlite_migrate;
 mod stack;
 mod table;
 mod worker;
 
+#[cfg(feature = "postgres")]
+#[path = "../../../shared/tests/support/empty_database.rs"]
+#[allow(dead_code, reason = "the API's tests need more of it")]
+mod empty_database;
 #[path = "../../../shared/tests/support/hostile.rs"]
 mod hostile;
 #[path = "../../../shared/tests/support/iana.rs"]

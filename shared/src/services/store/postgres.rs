@@ -185,6 +185,7 @@ impl Postgres {
         gauges
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "the other engine has none")]
     pub(super) fn connections(&self) -> Option<Connections> {
         Some(self.sessions.connections())
     }

@@ -14,6 +14,9 @@ use crate::{
     postgres_server::{PostgresServer, settings},
 };
 
+/// More than any of these moves has.
+const MOST_BATCHES: usize = 10_000;
+
 /// Moves, and gives up after `most` batches, as a process that is killed there. `None` if it was
 /// given up.
 async fn migrate_some(
@@ -21,12 +24,12 @@ async fn migrate_some(
     to: &TestDatabase,
     most: usize,
 ) -> Option<Result<Moved, MoveError>> {
-    let (told, mut batches) = mpsc::unbounded_channel();
+    let (told, mut batches) = mpsc::channel(MOST_BATCHES);
     let (from, to) = (from.settings(), to.settings());
     let moving = async {
         // Without a receiver, it is given up at its next step.
         Store::migrate(&from, &to, |_| {
-            let _ = told.send(());
+            let _ = told.try_send(());
         })
         .await
     };
@@ -177,11 +180,11 @@ async fn a_move_survives_cut_connections_and_kills_of_the_server() {
     store.close().await;
     let mut after = 1;
     loop {
-        let (told, mut batches) = mpsc::unbounded_channel();
+        let (told, mut batches) = mpsc::channel(MOST_BATCHES);
         let (source, target) = (from.settings(), server.settings());
         let moving = tokio::spawn(async move {
             Store::migrate(&source, &target, |_| {
-                let _ = told.send(());
+                let _ = told.try_send(());
             })
             .await
         });

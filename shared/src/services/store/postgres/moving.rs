@@ -104,7 +104,7 @@ impl Target {
     /// It can't be read now, or a setting must be changed first.
     pub(in crate::services::store) async fn look(&self) -> Result<Found, StoreError> {
         let found = self.sessions.try_once(&|session| look(session)).await;
-        found.map_err(|error| self.failed(error))
+        found.map_err(|error| self.failed(&error))
     }
 
     /// Creates the tables of the store `store` in an empty database, for the move `id`. In their
@@ -136,7 +136,7 @@ impl Target {
             look(session).await
         };
         let found = self.sessions.try_once(&begin).await;
-        found.map_err(|error| self.failed(error))
+        found.map_err(|error| self.failed(&error))
     }
 
     /// The server's clock, in Unix milliseconds.
@@ -152,7 +152,7 @@ impl Target {
             }
         };
         let now = self.sessions.try_once(&now).await;
-        now.map_err(|error| self.failed(error))
+        now.map_err(|error| self.failed(&error))
     }
 
     /// Notes by how much the server's clock is ahead of the source's, unless that is known, and
@@ -182,7 +182,7 @@ impl Target {
             Ok(Some(clock))
         };
         let set = self.sessions.try_once(&set).await;
-        set.map_err(|error| self.failed(error))?
+        set.map_err(|error| self.failed(&error))?
             .ok_or_else(|| self.is_in_other_hands())
     }
 
@@ -211,7 +211,7 @@ impl Target {
             Ok(true)
         };
         let inserted = self.sessions.try_once(&insert).await;
-        if inserted.map_err(|error| self.failed(error))? {
+        if inserted.map_err(|error| self.failed(&error))? {
             Ok(())
         } else {
             Err(self.is_in_other_hands())
@@ -234,7 +234,7 @@ impl Target {
             rows::compare(&session, rows, after).await
         };
         let compared = self.sessions.try_once(&compare).await;
-        compared.map_err(|error| self.failed(error))
+        compared.map_err(|error| self.failed(&error))
     }
 
     /// Declares the move complete: from its commit on, services may use the database.
@@ -263,7 +263,7 @@ impl Target {
             session.execute(update, &values).await
         };
         let finished = self.sessions.try_once(&finish).await;
-        match finished.map_err(|error| self.failed(error))? {
+        match finished.map_err(|error| self.failed(&error))? {
             0 => Err(self.is_in_other_hands()),
             _ => Ok(()),
         }
@@ -275,9 +275,9 @@ impl Target {
     }
 
     /// Names the database, without the password, and what an operator must change.
-    fn failed(&self, error: Error) -> StoreError {
+    fn failed(&self, error: &Error) -> StoreError {
         let said = format!("{}: {}", self.settings, error.message());
-        if let Some(remedy) = remedy(&error) {
+        if let Some(remedy) = remedy(error) {
             return StoreError::Unusable(format!("{said}; {remedy}"));
         }
         StoreError::Failed {

@@ -219,13 +219,12 @@ async fn go_on(
     let (source, (resumed, counts)) =
         on_source(source, |source| Ok((source.resumed()?, source.count()?))).await?;
     let known = arrival.as_ref().and_then(|it| it.clock);
-    let clock = match known {
-        Some(clock) => clock,
-        None => {
-            let clock = clock(target, mark).await.map_err(MoveError::Target)?;
-            let set = target.set_clock(&mark.id, clock, resumed).await;
-            set.map_err(MoveError::Target)?
-        }
+    let clock = if let Some(clock) = known {
+        clock
+    } else {
+        let clock = clock(target, mark).await.map_err(MoveError::Target)?;
+        let set = target.set_clock(&mark.id, clock, resumed).await;
+        set.map_err(MoveError::Target)?
     };
     let of = counts.iter().map(|(_, rows)| rows).sum();
     let begun = Instant::now();

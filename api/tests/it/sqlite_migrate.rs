@@ -3,8 +3,10 @@
 use std::{
     path::Path,
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -97,9 +99,15 @@ async fn find(service: &Service, id: &str) -> Value {
     answer.json()
 }
 
+fn database(folder: &Path) -> Connection {
+    let database = Connection::open(folder.join("storm.db")).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    database
+}
+
 /// Adds finished requests by hand.
 fn add_finished(folder: &Path, count: u32) {
-    let db = service::database(folder);
+    let db = database(folder);
     db.execute_batch(&format!(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
          INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at,
@@ -190,7 +198,7 @@ async fn a_move_that_is_killed_at_any_moment_is_repeated_and_no_row_is_missing_o
     assert!(exited_with(service.stop().await, 0));
     add_finished(places.path(), ROWS);
     let is_marked = || {
-        let db = service::database(places.path());
+        let db = database(places.path());
         db.table_exists(None, "moved_to").unwrap_or(false)
     };
     let rows = |table: &str| -> u32 {
