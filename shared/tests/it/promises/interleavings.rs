@@ -26,7 +26,7 @@ use proptest::{
 };
 use storm_shared::{models::Status, services::store::Candidate};
 
-use crate::database::{Key, Row, TestDatabase};
+use crate::database::{Engine, Key, Row, TestDatabase};
 
 /// Longer than any test takes.
 const HOUR: Duration = Duration::from_hours(1);
@@ -37,10 +37,8 @@ on_every_engine! {
 }
 
 async fn any_sequential_interleaving_keeps_the_stores_invariants(database: TestDatabase) {
-    let (engine, config) = (
-        database.engine(),
-        config(100, "proptest-regressions/alone.txt"),
-    );
+    let engine = database.engine();
+    let config = config(engine, 100, "proptest-regressions/alone.txt");
     hold(config, operation::case(), move |case| {
         alone::play(engine, case)
     })
@@ -48,10 +46,8 @@ async fn any_sequential_interleaving_keeps_the_stores_invariants(database: TestD
 }
 
 async fn concurrent_callers_on_one_database_keep_the_stores_invariants(database: TestDatabase) {
-    let (engine, config) = (
-        database.engine(),
-        config(40, "proptest-regressions/rivals.txt"),
-    );
+    let engine = database.engine();
+    let config = config(engine, 40, "proptest-regressions/rivals.txt");
     hold(config, operation::scripts(), move |scripts| {
         rivals::play(engine, scripts)
     })
@@ -78,9 +74,15 @@ async fn hold<Case, Played>(
     played.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// `cases` cases, unless `PROPTEST_CASES` is set. A failed case is kept in `regressions` and tried
-/// first in later runs.
-fn config(cases: u32, regressions: &'static str) -> ProptestConfig {
+/// `cases` cases, unless `PROPTEST_CASES` is set; a quarter of them for a server, where each takes a
+/// second to create its database. A failed case is kept in `regressions` and tried first in later
+/// runs.
+fn config(engine: Engine, cases: u32, regressions: &'static str) -> ProptestConfig {
+    let cases = match engine {
+        Engine::Sqlite => cases,
+        #[cfg(feature = "postgres")]
+        Engine::Postgres => cases / 4,
+    };
     let default = ProptestConfig::default();
     let is_set = std::env::var_os("PROPTEST_CASES").is_some();
     ProptestConfig {
