@@ -6,7 +6,7 @@ SHELL := bash
 PROJECTS := shared api worker loadgen
 # SKIP=shell leaves this lint out; SKIP='shell deny' leaves out both.
 LINTS := $(filter-out $(SKIP),format clippy docs drift lines deny shell)
-TESTS := $(PROJECTS) postgres pooler scripts
+TESTS := $(PROJECTS) postgres scripts
 
 .PHONY: help
 help: ## list the commands
@@ -53,7 +53,7 @@ demo-compose: ## run the demo against the running containers
 
 # --- Work on it ----------------------------------------------------------------------------------
 
-.PHONY: test $(TESTS:%=test-%)
+.PHONY: test test-pooler test-programs-postgres $(TESTS:%=test-%)
 test: $(TESTS:%=test-%) ## run every test; of one project: make test-api; make test-postgres
 
 # Fails with one line if cargo is missing or too old.
@@ -61,8 +61,12 @@ test: $(TESTS:%=test-%) ## run every test; of one project: make test-api; make t
 cargo:
 	@scripts/find-tool.sh cargo >/dev/null
 
-$(filter-out test-scripts,$(TESTS:%=test-%)): test-%: cargo
+$(filter-out test-scripts,$(TESTS:%=test-%)) test-pooler: test-%: cargo
 	@scripts/test.sh $*
+
+# The tests of the API and the worker, on PostgreSQL.
+test-programs-postgres: cargo
+	@for project in api worker; do TEST_STORE=postgres scripts/test.sh $$project; done
 
 test-scripts:
 	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done
@@ -90,20 +94,18 @@ lint: $(LINTS:%=lint-%) ## run every check of the sources; one of them: make lin
 lint-format: cargo
 	@for project in $(PROJECTS); do cargo fmt --check --manifest-path $$project/Cargo.toml; done
 
-# With the engine for PostgreSQL, and without.
+# With the engine for PostgreSQL; what most of its code is in, without it, too.
 lint-clippy: cargo
+	@cargo clippy --locked --all-targets --manifest-path shared/Cargo.toml -- -D warnings
 	@for project in $(PROJECTS); do \
-		cargo clippy --locked --all-targets --manifest-path $$project/Cargo.toml -- -D warnings; \
-		! grep -q '^postgres = ' $$project/Cargo.toml || cargo clippy --locked --all-targets \
-			--manifest-path $$project/Cargo.toml --features postgres -- -D warnings; \
+		cargo clippy --locked --all-targets --manifest-path $$project/Cargo.toml \
+			--features postgres -- -D warnings; \
 	done
 
 lint-docs: export RUSTDOCFLAGS := -D warnings
 lint-docs: cargo
 	@for project in $(PROJECTS); do \
-		cargo doc --locked --no-deps --manifest-path $$project/Cargo.toml; \
-		! grep -q '^postgres = ' $$project/Cargo.toml || cargo doc --locked --no-deps \
-			--manifest-path $$project/Cargo.toml --features postgres; \
+		cargo doc --locked --no-deps --manifest-path $$project/Cargo.toml --features postgres; \
 	done
 
 lint-drift:

@@ -62,13 +62,9 @@
           // attributes
         );
 
-      # The engine for several hosts, which `make demo` does without.
-      hasPostgres = project: lib.importTOML (folderOf project + "/Cargo.toml") ? features.postgres;
-
       packageOf =
         pkgs: project:
         cargoDerivation pkgs project {
-          cargoBuildFlags = lib.optionals (hasPostgres project) [ "--features=postgres" ];
           preBuild = ''
             # nixpkgs' build hook passes --offline but not --locked, so cargo would silently update
             # a lock file that does not match the manifest. This fails instead.

@@ -67,7 +67,6 @@ healthcheck() {
 
 require_engine
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)
-export WITH_POSTGRES=yes
 need_binaries api worker loadgen
 mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/images.XXXXXX")

@@ -1,11 +1,16 @@
 //! An in-process server for one test, with its own port and database.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use storm_api::{App, Error, auth::AuthLayer, metrics::Metrics, serving};
 use storm_shared::config::Settings;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -131,7 +136,12 @@ impl Server {
 
     /// Waits until these are the recorded sync requests.
     pub(crate) async fn until_sync_rows(&self, expected: &[(String, Option<String>)]) {
-        let recorded = async { while self.sync_rows().await != expected {} };
+        // SQLite's answer is there at once: the server, on the same thread, needs its turn.
+        let recorded = async {
+            while self.sync_rows().await != expected {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
         timeout(PATIENCE, recorded).await.expect("the record");
     }
 

@@ -74,8 +74,8 @@ async fn hold<Case, Played>(
     played.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// `cases` cases, unless `PROPTEST_CASES` is set; a quarter of them for a server, where each takes a
-/// second to create its database. A failed case is kept in `regressions` and tried first in later
+/// `cases` cases, unless `PROPTEST_CASES` is set; a quarter of them for a server, where each takes
+/// a second to create its database. A failed case is kept in `regressions` and tried first in later
 /// runs.
 fn config(engine: Engine, cases: u32, regressions: &'static str) -> ProptestConfig {
     let cases = match engine {
