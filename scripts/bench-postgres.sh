@@ -2,6 +2,9 @@
 # Measures PostgreSQL beside SQLite. Sourced by bench.sh, never run.
 # shellcheck disable=SC2030,SC2031,SC2034,SC2154 # parts run in subshells; variables are bench.sh's
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+[[ ${BASH_SOURCE[0]} != "$0" ]] || read_arguments '' "$@"
 
 STORE_TURNS=3
 CHURN=${CHURN:-5000000} # jobs
