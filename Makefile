@@ -6,7 +6,7 @@ SHELL := bash
 PROJECTS := shared api worker loadgen
 # SKIP=shell leaves this lint out; SKIP='shell deny' leaves out both.
 LINTS := $(filter-out $(SKIP),format clippy docs drift lines deny shell)
-TESTS := $(PROJECTS) postgres scripts
+TESTS := $(PROJECTS) scripts
 
 .PHONY: help
 help: ## list the commands
@@ -53,16 +53,19 @@ demo-compose: ## run the demo against the running containers
 
 # --- Work on it ----------------------------------------------------------------------------------
 
-.PHONY: test test-pooler test-programs-postgres $(TESTS:%=test-%)
-test: $(TESTS:%=test-%) ## run every test; of one project: make test-api; make test-postgres
+.PHONY: test test-postgres test-pooler test-programs-postgres $(TESTS:%=test-%)
+test: $(TESTS:%=test-%) ## run every test of the default build; those of one project: make test-api
 
 # Fails with one line if cargo is missing or too old.
 .PHONY: cargo
 cargo:
 	@scripts/find-tool.sh cargo >/dev/null
 
-$(filter-out test-scripts,$(TESTS:%=test-%)) test-pooler: test-%: cargo
+$(PROJECTS:%=test-%) test-pooler: test-%: cargo
 	@scripts/test.sh $*
+
+test-postgres: cargo ## test the engine for PostgreSQL (test-pooler: through a PgBouncer)
+	@scripts/test.sh postgres
 
 # The tests of the API and the worker, on PostgreSQL.
 test-programs-postgres: cargo
