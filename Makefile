@@ -97,7 +97,7 @@ lint: $(LINTS:%=lint-%) ## run every check of the sources; one of them: make lin
 lint-format: cargo
 	@for project in $(PROJECTS); do cargo fmt --check --manifest-path $$project/Cargo.toml; done
 
-# With the engine for PostgreSQL; what most of its code is in, without it, too.
+# With the engine for PostgreSQL. `shared`, which has most of it, is checked without it as well.
 lint-clippy: cargo
 	@cargo clippy --locked --all-targets --manifest-path shared/Cargo.toml -- -D warnings
 	@for project in $(PROJECTS); do \

@@ -81,8 +81,8 @@ sql() { "$POSTGRES_BIN/psql" --quiet --no-psqlrc --tuples-only --no-align "$DB_U
 
 # Jobs come and go: each round accepts for HOUR_SECONDS and ends when all are delivered; what ended
 # 2 seconds ago is deleted meanwhile. Then the same beside a transaction that stays open, and after
-# it. Writes lines of PART SECONDS DELIVERED JOBS DEAD PAGES: dead rows and the megabytes of
-# `requests` with its indexes.
+# it. Writes lines of PART SECONDS DELIVERED JOBS DEAD SIZE: the dead rows of `requests`, and its
+# size with its indexes in megabytes.
 churn() (
     export STORE=postgres
     delete_soon
@@ -90,17 +90,16 @@ churn() (
     stack_start api worker
     start_receiver
     : >"$RESULTS/churn"
-    local jobs=0 begun
+    local jobs=0 begun reader
     while ((jobs < CHURN)); do
         churn_round free
         jobs=$((jobs + JOBS))
     done
-    begun=$SECONDS
     spawn "$POSTGRES_BIN/psql" --quiet "$DB_URL" --output /dev/null \
         --command 'BEGIN ISOLATION LEVEL REPEATABLE READ' --command 'SELECT count(*) FROM store' \
         --command "SELECT pg_sleep($HELD)" --command COMMIT
-    PID[reader]=$!
-    while is_alive "${PID[reader]}"; do churn_round held; done
+    reader=$! # not in PID: its end is no failure
+    while is_alive "$reader"; do churn_round held; done
     # Until the dead rows of that time are reclaimed, or for five minutes.
     begun=$SECONDS
     until churn_round after && ((DEAD < LEAST_DEAD * 2 || SECONDS - begun > 300)); do :; done

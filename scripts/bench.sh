@@ -7,8 +7,8 @@
 #   ONLY=refusals    measure the refusals past MAX_BACKLOG only
 #   ONLY=handlers    measure 10,000 jobs of a slow handler only
 #   ONLY=postgres    measure PostgreSQL beside SQLite only
-#   ONLY=churn       measure PostgreSQL while CHURN jobs come and go, and with a transaction that
-#                    stays open for HELD seconds, for an hour; it is no part of the whole
+#   ONLY=churn       measure PostgreSQL while CHURN jobs come and go, and beside a transaction that
+#                    stays open for HELD seconds. Takes an hour, so no other run includes it
 # shellcheck disable=SC2030,SC2031 # each part runs in a subshell: its own stack, its own PID array
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
