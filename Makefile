@@ -54,7 +54,7 @@ demo-compose: ## run the demo against the running containers
 # --- Work on it ----------------------------------------------------------------------------------
 
 .PHONY: test test-postgres test-pooler test-programs-postgres $(TESTS:%=test-%)
-test: $(TESTS:%=test-%) ## run every test of the default build; those of one project: make test-api
+test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 
 # Fails with one line if cargo is missing or too old.
 .PHONY: cargo
@@ -64,11 +64,10 @@ cargo:
 $(PROJECTS:%=test-%) test-pooler: test-%: cargo
 	@scripts/test.sh $*
 
-test-postgres: cargo ## test the engine for PostgreSQL (test-pooler: through a PgBouncer)
+test-postgres: cargo ## only those of the engine for PostgreSQL (test-pooler: through a PgBouncer)
 	@scripts/test.sh postgres
 
-# The tests of the API and the worker, on PostgreSQL.
-test-programs-postgres: cargo
+test-programs-postgres: cargo ## the tests of the API and the worker again, on PostgreSQL
 	@for project in api worker; do TEST_STORE=postgres scripts/test.sh $$project; done
 
 test-scripts:
@@ -81,9 +80,8 @@ fuzz: cargo ## test the SSRF policy with hostile URLs and DNS answers (CASES=200
 		cargo test --locked --manifest-path worker/Cargo.toml --test it delivery::fuzz
 
 .PHONY: test-flake test-images test-compose
-test-flake: ## run `nix flake check`, and test what an edit rebuilds
-	@scripts/nix.sh flake check --max-jobs auto --log-lines 60
-	@scripts/tests/packaging/flake.sh
+test-flake: ## run `nix flake check`, and test what an edit rebuilds (CHECKS='drift check-api')
+	@CHECKS='$(CHECKS)' scripts/tests/packaging/flake.sh
 
 test-images: ## test the loaded images (REBUILD=worker: and that this build is reproducible)
 	@scripts/tests/packaging/images.sh

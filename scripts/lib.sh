@@ -108,7 +108,7 @@ build_as_tests() {
     need_cargo
     for project; do
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo test --quiet --no-run --locked \
-            --manifest-path "$project/Cargo.toml") || return
+            --manifest-path "$project/Cargo.toml" --features postgres) || return
     done
     export STORM_BIN=$ROOT/target/debug
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs the tests of one project, with a Redis of their own; or, for `postgres`, those of the store's
-# engine for PostgreSQL, with a server of their own; or, for `pooler`, its promises through a
-# PgBouncer. TEST_STORE=postgres runs the tests of api or worker on such a server, but for those
-# that are about SQLite (modules `sqlite_...`). A test that hangs fails the run: when no test has
-# ended for SILENCE seconds (900), those that still run are named, and the run is ended.
+# Runs the tests of one project, with a Redis and a PostgreSQL server of their own. `postgres` runs
+# those of the store's engine for PostgreSQL only; `pooler`, its promises through a PgBouncer.
+# TEST_STORE=postgres runs the tests of api or worker on PostgreSQL, but for those that are about
+# SQLite (modules `sqlite_...`). All are built with the feature `postgres`. A test that hangs fails
+# the run: when no test has ended for SILENCE seconds (900), those that still run are named, and the
+# run is ended.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=postgres.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/postgres.sh"
@@ -13,22 +14,18 @@ project=$1
 silence=${SILENCE:-900}
 [[ $silence =~ ^[1-9][0-9]*$ ]] || wrong "SILENCE=$silence is no whole number of seconds"
 cd -- "$ROOT"
-options=()
 manifest=$project/Cargo.toml
-store=${TEST_STORE:-sqlite}
-[[ $store =~ ^(sqlite|postgres)$ ]] || wrong "TEST_STORE=$store: expected sqlite or postgres"
-if [[ $project == postgres ]]; then
-    manifest=shared/Cargo.toml
-    store=postgres
-    options=(--features postgres --lib --test it postgres)
-elif [[ $project == pooler ]]; then
-    manifest=shared/Cargo.toml
-    store=postgres
-    options=(--features postgres --test it ::postgres::)
-elif [[ $store == postgres ]]; then
+filters=()
+[[ ${TEST_STORE:-sqlite} =~ ^(sqlite|postgres)$ ]] ||
+    wrong "TEST_STORE=$TEST_STORE: expected sqlite or postgres"
+if [[ ${TEST_STORE:-} == postgres ]]; then
     [[ $project =~ ^(api|worker)$ ]] || wrong "TEST_STORE: $project has one test suite for all stores"
-    options=(--features postgres -- --skip sqlite_)
+    filters=(-- --skip sqlite_)
 fi
+case $project in
+    postgres) manifest=shared/Cargo.toml filters=(--lib --test it postgres) ;;
+    pooler) manifest=shared/Cargo.toml filters=(--test it ::postgres::) ;;
+esac
 [[ -f $manifest ]] || wrong "there is no project $project"
 
 # A test of the worker needs faketime to set the clock.
@@ -39,20 +36,17 @@ fi
 REDIS_SERVER=$(scripts/find-tool.sh redis-server) && export REDIS_SERVER
 scripts/find-tool.sh sqlite3 >/dev/null
 
-if [[ $store == postgres ]]; then
-    trap stop_postgres EXIT
-    start_postgres without
-    [[ $project == api || $project == worker ]] ||
-        { PGBOUNCER=$(scripts/find-tool.sh pgbouncer) && export PGBOUNCER; }
-    [[ $project != pooler ]] || start_pooler
-fi
+trap stop_postgres EXIT
+start_postgres without
+if [[ $manifest == shared/* ]]; then PGBOUNCER=$(scripts/find-tool.sh pgbouncer) && export PGBOUNCER; fi
+[[ $project != pooler ]] || start_pooler
 
 # In a process group of its own, so that the tests end with all that they have started.
 mkdir -p target
 log=target/test-$project.log
 : >"$log"
 set -m
-cargo test --locked --manifest-path "$manifest" "${options[@]}" >"$log" 2>&1 &
+cargo test --locked --manifest-path "$manifest" --features postgres "${filters[@]}" >"$log" 2>&1 &
 tests=$!
 set +m
 trap 'kill -TERM -- "-$tests" 2>/dev/null || true; stop_postgres' EXIT
