@@ -63,6 +63,62 @@ start_second() {
     await "${1}2" is_healthy "$2"
 }
 
+# The primary is killed while the API accepts as much as it can, and its synchronous standby is
+# promoted. Prints the seconds from the end of the promotion to the next 202, those from the kill to
+# it, the number of accepted jobs, and how many of them the new primary lacks.
+promotion() (
+    # shellcheck disable=SC2317 # stack_start calls it
+    start_store() { start_pair; }
+    STORE=postgres stack_start api
+    local report=$RESULTS/promotion killed promoted next answer jobs
+    export PGCONNECT_TIMEOUT=2
+    send "$STORM_API/async" "$NOBODY" >"$report" &
+    until jobs=$(sql 'SELECT count(*) FROM requests') && ((jobs > 10000)); do sleep 0.1; done
+    killed=$(now)
+    # With its processes, as a host that loses power.
+    kill -KILL -- "-$(head -n 1 "$POSTGRES_DIR/data/postmaster.pid")"
+    as_server_user "$POSTGRES_BIN/pg_ctl" --pgdata "$POSTGRES_DIR/standby" --wait --silent promote
+    promoted=$(now)
+    until answer=$(ask "$API_ADDR" POST /async '{"records": 1, "report_name": "Q1_Finance"}') &&
+        [[ $answer == 'HTTP/1.1 202'* ]]; do sleep 0.01; done
+    next=$(now)
+    wait $!
+    jobs=$(awk '/requests in/ { sent = $1 } /Non-2xx/ { refused = $NF } END { print sent - refused + 1 }' "$report")
+    echo "$(calculate "$next - $promoted") $(calculate "$next - $killed")" \
+        "$jobs $(sql "SELECT greatest(0, $jobs - count(*)) FROM requests")"
+    stop api standby
+)
+
+# Starts a primary and its synchronous standby, and sets DB_URL to both.
+start_pair() {
+    local port primary
+    start_postgres with
+    primary=$TEST_POSTGRES
+    "$POSTGRES_BIN/psql" --quiet "$primary/postgres" --command 'CREATE DATABASE storm'
+    port=$(free_port 23000)
+    cd /
+    as_server_user "$POSTGRES_BIN/pg_basebackup" --dbname "$primary" --pgdata "$POSTGRES_DIR/standby" \
+        --write-recovery-conf --checkpoint fast
+    spawn as_server_user "$POSTGRES_BIN/postgres" -D "$POSTGRES_DIR/standby" -p "$port" \
+        -k "$POSTGRES_DIR" -c listen_addresses=127.0.0.1 -c max_connections=300 \
+        -c cluster_name=standby >"$STACK_DIR/standby.log" 2>&1
+    cd -- "$OLDPWD"
+    PID[standby]=$!
+    "$POSTGRES_BIN/psql" --quiet "$primary/storm" \
+        --command "ALTER SYSTEM SET synchronous_standby_names = 'standby'" \
+        --command 'SELECT pg_reload_conf()' >/dev/null
+    export DB_URL=$primary,127.0.0.1:$port/storm
+    until [[ $(sql 'SELECT sync_state FROM pg_stat_replication') == sync ]]; do
+        services_alive
+        sleep 0.1
+    done
+}
+
+promotion_table() {
+    line 'after a promotion, the first job is accepted after' "$1 s" "$2 s after the kill" '5 s'
+    line 'accepted jobs that the promoted standby lacks' "$4" "of $3" '0'
+}
+
 # Prints the CPU microseconds that the PostgreSQL server of the stack has used, for each of JOBS.
 #   cpu_of_postgres JOBS
 cpu_of_postgres() {
@@ -76,8 +132,11 @@ cpu_of_postgres() {
             END { printf "%.1f\n", used / tick / jobs * 1000000 }'
 }
 
-# Runs SQL in the stack's database, and prints its rows.
-sql() { "$POSTGRES_BIN/psql" --quiet --no-psqlrc --tuples-only --no-align "$DB_URL" --command "$1"; }
+# Runs SQL in the stack's database, on the host that accepts writes, and prints its rows.
+sql() {
+    "$POSTGRES_BIN/psql" --quiet --no-psqlrc --tuples-only --no-align \
+        "$DB_URL?target_session_attrs=read-write" --command "$1"
+}
 
 # Jobs come and go: each round accepts for HOUR_SECONDS and ends when all are delivered; what ended
 # 2 seconds ago is deleted meanwhile. Then the same beside a transaction that stays open, and after

@@ -6,7 +6,7 @@
 #   ONLY=retention   measure the deletion of old requests only, for some three minutes
 #   ONLY=refusals    measure the refusals past MAX_BACKLOG only
 #   ONLY=handlers    measure 10,000 jobs of a slow handler only
-#   ONLY=postgres    measure PostgreSQL beside SQLite only
+#   ONLY=postgres    measure PostgreSQL beside SQLite only, and a promotion
 #   ONLY=churn       measure PostgreSQL while CHURN jobs come and go, and beside a transaction that
 #                    stays open for HELD seconds. Takes an hour, so no other run includes it
 # shellcheck disable=SC2030,SC2031 # each part runs in a subshell: its own stack, its own PID array
@@ -688,9 +688,12 @@ main() {
             return
             ;;
         postgres)
+            local promoted
             stores
+            read -ra promoted < <(promotion)
             heading
             stores_table
+            promotion_table "${promoted[@]}"
             return
             ;;
         churn)
@@ -709,7 +712,7 @@ main() {
     fi
 
     local bare full normal both delivered half idle busy alone beside cpu memory pending speed pause right short long
-    local accepted_below delivered_below looked_up_below
+    local accepted_below delivered_below looked_up_below promoted
     local accepted_on_top delivered_on_top looked_up_on_top idle_share api_cpu worker_cpu redis_cpu
     read -r bare _ < <(bare)
     read -r full _ < <(accepted full)
@@ -729,6 +732,7 @@ main() {
     read -ra short < <(handler_jobs 1)
     read -ra long < <(handler_jobs 5)
     stores
+    read -ra promoted < <(promotion)
 
     heading
     line 'the bare route: validation and 202, no storage' "$bare/s"
@@ -761,6 +765,7 @@ main() {
     line "FLUSHALL under $pending pending jobs: full speed ($speed/s) after" "$pause s" \
         "$right of 20000 right" 'within 3 s'
     stores_table
+    promotion_table "${promoted[@]}"
     retention_table
 }
 

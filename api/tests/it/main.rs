@@ -61,6 +61,10 @@ mod waiting;
 #[path = "../../../shared/tests/support/empty_database.rs"]
 mod empty_database;
 #[cfg(feature = "postgres")]
+#[path = "../../../shared/tests/support/faketime.rs"]
+#[allow(dead_code, reason = "the tests of the worker need more of it")]
+mod faketime;
+#[cfg(feature = "postgres")]
 #[path = "../../../shared/tests/support/postgres_database.rs"]
 mod postgres_database;
 #[cfg(feature = "postgres")]

@@ -34,6 +34,10 @@ mod ssrf;
 
 #[path = "../support/database.rs"]
 mod database;
+#[cfg(feature = "postgres")]
+#[path = "../support/faketime.rs"]
+#[allow(dead_code, reason = "the tests of the worker need more of it")]
+mod faketime;
 #[path = "../support/hostile.rs"]
 mod hostile;
 #[path = "../support/iana.rs"]

@@ -17,12 +17,16 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 use tokio_postgres::{Client, Config, NoTls};
 
+use crate::faketime;
+
 /// A server's data, and the server if it runs.
 pub(crate) struct PostgresServer {
     /// A small file system for a part of it. Unmounted before the folder is deleted.
     space: Option<Space>,
     folder: TempDir,
     port: u16,
+    /// libfaketime, if a test sets the clock of the server.
+    faketime: Option<PathBuf>,
 }
 
 /// What of a server is on a file system of its own.
@@ -92,6 +96,23 @@ impl PostgresServer {
         Some(Self::start_in(server, &log, more))
     }
 
+    /// The same, with a clock that [`PostgresServer::set_clock`] sets, by libfaketime.
+    pub(crate) fn start_with_clock(faketime: PathBuf) -> Self {
+        let mut server = Self::new();
+        server.faketime = Some(faketime);
+        server.set_clock("+0");
+        Self::start_in(server, &[], &[])
+    }
+
+    /// Sets its clock, relative to that of this host: `-30m` is half an hour behind.
+    pub(crate) fn set_clock(&self, says: &str) {
+        fs::write(self.clock(), says).unwrap();
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.folder.path().join("clock")
+    }
+
     fn start_in(server: Self, initdb_options: &[&str], more: &[&str]) -> Self {
         let data = server.data();
         let mut initdb = program("initdb");
@@ -126,6 +147,7 @@ impl PostgresServer {
             space: None,
             folder,
             port,
+            faketime: None,
         }
     }
 
@@ -189,6 +211,9 @@ impl PostgresServer {
             .args(["--options", &options, "--pgdata"])
             .arg(self.data())
             .arg("start");
+        if let Some(library) = &self.faketime {
+            start.envs(faketime::environment(library, &self.clock()));
+        }
         start.output().unwrap().status.success()
     }
 

@@ -1,43 +1,27 @@
 //! The wall clock is set while jobs wait. libfaketime stands between the worker and the clock.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use storm_shared::models::Status;
 use tokio::time::timeout;
 
-use crate::{receiver::Receiver, rows::Rows as _, table::Table};
+use crate::{faketime, receiver::Receiver, rows::Rows as _, table::Table};
 
 /// Longer than a busy machine needs, and shorter than any wait that a step could cause.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// The library of the package `faketime`, if it is installed.
-fn faketime() -> Option<PathBuf> {
-    let library = "faketime/libfaketimeMT.so.1";
-    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let folders = folders.map(|entry| entry.path());
-    let places = folders.chain(["/usr/lib".into(), "/usr/lib64".into()]);
-    places
-        .map(|place| place.join(library))
-        .find(|library| library.exists())
-}
-
 #[tokio::test]
 async fn setting_the_clock_neither_delays_a_retry_nor_hastens_it() {
-    let Some(library) = faketime() else {
-        println!("skipped: the package `faketime` is not installed");
+    let Some(library) = faketime::library() else {
         return;
     };
     for step in ["-30m", "-3d", "+3d"] {
         let table = Table::new().await;
         let clock = table.folder.path().join("clock");
         fs::write(&clock, "+0").unwrap();
-        let _worker = table.worker(&[
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("CALLBACK_RETRY_DELAYS", "1s,1h"),
-        ]);
+        let mut settings = faketime::environment(&library, &clock).to_vec();
+        settings.push(("CALLBACK_RETRY_DELAYS", "1s,1h"));
+        let _worker = table.worker(&settings);
         let failing = Receiver::answering(|_, _| 500).await;
         let later = table.accept(1, Some(failing.url())).await;
         table.row_when(later, |row| row.attempts.len() == 2).await;

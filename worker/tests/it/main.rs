@@ -50,6 +50,8 @@ mod worker;
 #[path = "../../../shared/tests/support/empty_database.rs"]
 #[allow(dead_code, reason = "the API's tests need more of it")]
 mod empty_database;
+#[path = "../../../shared/tests/support/faketime.rs"]
+mod faketime;
 #[path = "../../../shared/tests/support/hostile.rs"]
 mod hostile;
 #[path = "../../../shared/tests/support/iana.rs"]

@@ -10,6 +10,7 @@ use storm_shared::{
 use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::{
+    faketime,
     postgres_server::PostgresServer,
     process::WorkerProcess,
     program_database::folder_at,
@@ -185,4 +186,47 @@ async fn a_worker_whose_connections_are_cut_again_and_again_ends_every_job() {
     }
     worker.signal("TERM");
     assert!(worker.ended().await.success());
+}
+
+/// A worker on a server whose clock is set, the server, and a job that runs longer than a lease.
+async fn while_a_job_runs(says: &str) -> Option<(PostgresServer, Table, WorkerProcess)> {
+    let server = PostgresServer::start_with_clock(faketime::library()?);
+    let table = Table::of(folder_at(server.url())).await;
+    let worker = table.worker(&[("CALLBACK_RETRY_DELAYS", "1h")]);
+    let id = table.accept(300, None).await;
+    table
+        .row_when(id, |row| row.status == Status::Processing)
+        .await;
+    server.set_clock(says);
+    let row = table.ended(id).await;
+    assert_eq!((row.status, row.lost_claims), (Status::Completed, 0));
+    Some((server, table, worker))
+}
+
+#[tokio::test]
+async fn setting_the_servers_clock_back_expires_no_lease_and_new_jobs_run_at_once() {
+    let Some((_server, table, _worker)) = while_a_job_runs("-3d").await else {
+        return;
+    };
+    let next = table.accept(1, None).await;
+    assert_eq!(table.ended(next).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn setting_the_servers_clock_forward_expires_no_lease_and_makes_retries_due() {
+    let Some((server, table, _worker)) = while_a_job_runs("+0").await else {
+        return;
+    };
+    let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
+    let id = table.accept(1, Some(receiver.url())).await;
+    let running = table.accept(300, None).await;
+    table.row_when(id, |row| row.attempts.len() == 1).await;
+    table
+        .row_when(running, |row| row.status == Status::Processing)
+        .await;
+    server.set_clock("+3d");
+    for id in [id, running] {
+        let row = table.ended(id).await;
+        assert_eq!((row.status, row.lost_claims), (Status::Completed, 0));
+    }
 }
