@@ -50,7 +50,7 @@ SH
     chmod 755 "$work/bin/start"
     tar --create --directory "$work" --owner=70 --group=70 --numeric-owner . |
         docker import --change 'USER 70:70' --change "ENV PATH=$programs:/bin" \
-            --change 'ENV PGDATA=/var/lib/postgresql/data/pgdata' --change 'STOPSIGNAL SIGINT' \
+            --change 'ENV PGDATA=/var/lib/postgresql/data/pgdata' \
             --change 'VOLUME /var/lib/postgresql/data' --change 'ENTRYPOINT ["/bin/start"]' \
             - "$1" >/dev/null
     rm -rf -- "$work"

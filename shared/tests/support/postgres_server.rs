@@ -204,16 +204,20 @@ impl PostgresServer {
     pub(crate) fn try_begin(&self) -> bool {
         let folder = self.folder.path();
         let options = format!("-p {} -k {}", self.port, folder.display());
-        let mut start = program("pg_ctl");
+        // By `env`: as root, setpriv itself would leave what of libfaketime is shared to root.
+        let mut start = as_server_user(Command::new("env"));
+        if let Some(library) = &self.faketime {
+            let clock = self.clock();
+            let set = faketime::environment(library, &clock);
+            start.args(set.map(|(name, value)| format!("{name}={value}")));
+        }
         start
+            .arg(programs().join("pg_ctl"))
             .args(["--wait", "--silent", "--log"])
             .arg(folder.join("log"))
             .args(["--options", &options, "--pgdata"])
             .arg(self.data())
             .arg("start");
-        if let Some(library) = &self.faketime {
-            start.envs(faketime::environment(library, &self.clock()));
-        }
         start.output().unwrap().status.success()
     }
 
@@ -366,8 +370,12 @@ pub(crate) fn settings(url: &str) -> StoreSettings {
 }
 
 fn program(name: &str) -> Command {
+    as_server_user(Command::new(programs().join(name)))
+}
+
+fn programs() -> PathBuf {
     let folder = env::var("POSTGRES_BIN").expect("POSTGRES_BIN is the folder of initdb and pg_ctl");
-    as_server_user(Command::new(Path::new(&folder).join(name)))
+    folder.into()
 }
 
 /// A program, as the user that the server runs as.
