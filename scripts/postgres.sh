@@ -95,10 +95,9 @@ exec_pooler() {
 stop_postgres() {
     [[ -n ${POSTGRES_DIR:-} ]] || return 0
     [[ -z ${POOLER_PID:-} ]] || kill "$POOLER_PID" 2>/dev/null || true
-    if [[ -e $POSTGRES_DIR/data/postmaster.pid ]]; then
-        (cd / && as_server_user "$POSTGRES_BIN/pg_ctl" --pgdata "$POSTGRES_DIR/data" --silent \
-            --mode immediate stop) || true
-    fi
+    # There is no server if it was killed.
+    (cd / && as_server_user "$POSTGRES_BIN/pg_ctl" --pgdata "$POSTGRES_DIR/data" --silent \
+        --mode immediate stop) 2>/dev/null || true
     rm -rf -- "$POSTGRES_DIR"
     POSTGRES_DIR=''
 }
