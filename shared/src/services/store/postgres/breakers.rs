@@ -7,16 +7,7 @@ use jiff::Timestamp;
 use tokio_postgres::{Row, types::Type};
 
 use super::{Sessions, columns, error::Error, session::Session};
-use crate::services::store::{Breakers, OpenBreaker, OwnerId, StoreError};
-
-/// The workers that serve a handler, and its circuit breakers in them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Serving {
-    /// The name, as it is stored.
-    pub(super) handler: String,
-    pub(super) workers: u32,
-    pub(super) breakers: Breakers,
-}
+use crate::services::store::{Breakers, OpenBreaker, OwnerId, StoreError, breakers::Serving};
 
 /// What [`Serving`] has of each handler, or of the one in the parameter. A worker that has sent no
 /// heartbeat for a minute serves nothing, and what it has said of its breakers is old: more than a

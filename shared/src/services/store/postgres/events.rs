@@ -7,14 +7,13 @@
 use tokio_postgres::types::Type;
 
 use super::{
-    attempts::KEPT,
     error::Error,
     session::Session,
     state::{self, IS_CLAIMED, IS_HELD},
 };
 use crate::{
     models::EventKind,
-    services::store::{Claim, OwnerId, Work},
+    services::store::{Claim, OwnerId, Work, delivered::KEPT},
 };
 
 /// Records an event of one claimed job.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     models::{EventKind, Failure},
-    services::store::{Claim, Settlement, StoreError, WorkResult},
+    services::store::{Claim, Settlement, StoreError, WorkResult, delivered::KEPT},
 };
 
 /// The end of a claim, and the result that comes with it.
@@ -178,7 +178,6 @@ SELECT place FROM settled",
         reason = state::failed_for("it.failure_reason", "new.reason"),
         detail = state::failed_for("it.failure_detail", "new.detail"),
         REPLACE = attempts::REPLACE,
-        KEPT = attempts::KEPT,
     );
     Function::new("settle", &types, "place bigint", &sql)
 });

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 
 use super::super::{
     Postgres,
-    cancel::{self, Canceller},
-    erase,
+    cancel, erase,
     error::Error,
     find,
     idempotency::{self, Key},
@@ -23,7 +22,7 @@ use crate::{
         store::{
             Acceptance, Cancelled, Erased, ListPage, NewJob, Progress, Redeliverable,
             RedeliveryPage, RequestList, Scope, StoreError, Uncancellable, Unerasable,
-            Unredeliverable, job::to_json,
+            Unredeliverable, cancel::Canceller, job::to_json,
         },
     },
 };
