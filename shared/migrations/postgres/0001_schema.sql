@@ -114,7 +114,8 @@ CREATE INDEX redeliveries_held ON redeliveries (owner) WHERE status = 'PROCESSIN
 
 -- One row per live worker process. An observer that sees `beat` unchanged for a whole lease, by its
 -- own clock, may expire the lease: it deletes the row and reclaims the worker's jobs. A claim locks
--- the row FOR KEY SHARE, for which a heartbeat's UPDATE does not wait, and the DELETE does.
+-- the row FOR KEY SHARE, for which a heartbeat's UPDATE does not wait, and the DELETE does. A beat
+-- of -1 is no lease: it has expired, and another program had locked some of the worker's jobs.
 CREATE TABLE workers (
     owner      uuid PRIMARY KEY,
     beat       bigint NOT NULL,

@@ -28,6 +28,7 @@ mod breakers;
 mod bulk;
 mod cancel;
 mod condition;
+mod delivered;
 mod erase;
 mod error;
 mod idempotency;

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use storm_shared::{
-    models::{IdempotencyKey, Status},
-    services::store::{Acceptance, NewJob, Store, StoreError, Trouble},
+    models::{IdempotencyKey, RequestId, Status},
+    services::{
+        report,
+        store::{Acceptance, Claim, NewJob, Scope, Settlement, Store, StoreError, Trouble},
+    },
 };
-
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
-    jobs::{accept, accept_in_tasks, new_job, row, try_accept},
+    jobs::{accept, accept_in_tasks, claimed, delivered, new_job, row, spec, try_accept},
     pgbouncer::PgBouncer,
     postgres_server::{PostgresServer, settings, until},
 };
@@ -226,6 +229,82 @@ async fn a_job_that_is_found_is_acknowledged_only_when_the_standby_has_it() {
     standby.begin();
     repeat.await.unwrap();
     replay.await.unwrap();
+}
+
+/// A call whose repeat finds that nothing is left to do.
+#[derive(Clone, Copy)]
+enum Deed {
+    Settle(Claim, fn() -> Settlement),
+    Cancel(RequestId),
+    Record(RequestId, Timestamp),
+}
+
+impl Deed {
+    async fn on(self, store: &Store) -> Result<(), StoreError> {
+        match self {
+            Self::Settle(claim, settlement) => store.settle(claim, None, settlement()).await,
+            Self::Cancel(id) => store.cancel(Scope::All, id).await.map(drop),
+            Self::Record(id, created_at) => {
+                let spec = spec();
+                let report = report::expected(&spec);
+                let recorded = store.record_sync(id, created_at, &spec, None, Ok(&report));
+                recorded.await
+            }
+        }
+    }
+
+    /// Repeats it until it succeeds, or the claim is found to be lost.
+    async fn at_last(self, store: Store) {
+        while let Err(error) = self.on(&store).await {
+            if matches!(error, StoreError::ClaimLost) {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The same of other calls. Who has the answer does not repeat it, after a failover either.
+#[tokio::test]
+async fn what_a_repeat_finds_done_is_answered_only_when_the_standby_has_it() {
+    let (primary, standby) = PostgresServer::with_standby().await;
+    let store = Store::open(&primary.settings()).await.unwrap();
+    let deeds = [
+        Deed::Settle(claimed(&store).await.claim, delivered),
+        // It leaves nothing by which its repeat can tell it from a lease expiry.
+        Deed::Settle(claimed(&store).await.claim, || Settlement::Park {
+            wait: Duration::from_hours(1),
+        }),
+        Deed::Cancel(accept(&store).await),
+        Deed::Record(RequestId::generate(), Timestamp::now()),
+    ];
+    standby.stop("immediate");
+    let first = deeds.map(|deed| {
+        let store = store.clone();
+        tokio::spawn(async move { deed.on(&store).await })
+    });
+    // Both settlements may be in one batch.
+    until(async || primary.waiting_commits().await >= 3).await;
+    primary.kill();
+    for first in first {
+        let lost = first.await.unwrap();
+        assert!(
+            lost.as_ref().is_err_and(StoreError::is_indeterminate),
+            "{lost:?}"
+        );
+    }
+    primary.begin();
+    let done = "SELECT count(*) FROM requests WHERE status <> 'PENDING' OR parks > 0";
+    until(async || primary.number(done).await == 4).await;
+
+    let repeats = deeds.map(|deed| tokio::spawn(deed.at_last(store.clone())));
+    let is_any_over = || repeats.iter().any(JoinHandle::is_finished);
+    until(async || is_any_over() || primary.waiting_commits().await >= 3).await;
+    assert!(!is_any_over());
+    standby.begin();
+    for repeat in repeats {
+        repeat.await.unwrap();
+    }
 }
 
 /// Accepts a job again and again.

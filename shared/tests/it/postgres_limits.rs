@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use storm_shared::{
-    models::Status,
+    models::{IdempotencyKey, Status},
     services::store::{NewJob, Store, StoreError, Trouble},
 };
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 use crate::{
-    jobs::{accept, accept_in_tasks, new_job, row, status, try_accept},
+    jobs::{accept, accept_in_tasks, new_job, new_worker, row, status, try_accept},
     postgres_server::{Part, PostgresServer, settings, until},
 };
 
@@ -140,4 +142,63 @@ async fn a_server_that_crashed_for_want_of_room_in_its_log_goes_on_when_there_is
         assert_eq!(row(&store, id).await.status, Status::Pending);
     }
     try_accept(&store).await.unwrap();
+}
+
+/// Begins to look for an earlier submission with a key.
+fn look_for(store: &Store, key: usize) -> JoinHandle<()> {
+    let (store, key) = (store.clone(), key.to_string());
+    tokio::spawn(async move {
+        let job = NewJob {
+            idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
+            ..new_job()
+        };
+        let _ = store.accepted_before(&job).await;
+    })
+}
+
+/// Look-ups that are stuck: another program has locked the keys.
+async fn with_locked_keys() -> (PostgresServer, Store, Client) {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let client = server.client().await;
+    let lock = "BEGIN; LOCK TABLE idempotency_keys IN ACCESS EXCLUSIVE MODE";
+    client.batch_execute(lock).await.unwrap();
+    (server, store, client)
+}
+
+#[tokio::test]
+async fn a_storm_of_repeats_with_keys_leaves_connections_to_writes() {
+    let (server, store, client) = with_locked_keys().await;
+    let look_ups: Vec<_> = (0..200).map(|key| look_for(&store, key)).collect();
+    let stuck = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    until(async || server.number(stuck).await >= 8).await;
+    new_worker(&store).await;
+    // The write did not wait for its turn behind them.
+    assert!(!look_ups.iter().all(JoinHandle::is_finished));
+    client.batch_execute("COMMIT").await.unwrap();
+    for look_up in look_ups {
+        look_up.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_while_a_key_is_looked_for_costs_no_connection() {
+    let (server, store, client) = with_locked_keys().await;
+    let look_up = look_for(&store, 0);
+    let stuck = "SELECT coalesce(max(pid), 0)::bigint FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock'";
+    let mut pid = 0;
+    until(async || {
+        pid = server.number(stuck).await;
+        pid > 0
+    })
+    .await;
+    look_up.abort();
+    assert!(look_up.await.unwrap_err().is_cancelled());
+    client.batch_execute("COMMIT").await.unwrap();
+    let of_pid = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    let busy = format!("{of_pid} AND state <> 'idle'");
+    until(async || server.number(&busy).await == 0).await;
+    accept(&store).await;
+    assert_eq!(server.number(&of_pid).await, 1, "it was closed");
 }

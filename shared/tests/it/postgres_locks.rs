@@ -3,16 +3,21 @@
 
 use std::time::Duration;
 
-use storm_shared::services::store::{
-    Candidate, Claimed, Outcome, OwnerId, Paused, Scope, Store, StoreError, TooManyPauses,
+use storm_shared::{
+    config::StoreSettings,
+    models::{IdempotencyKey, RequestId, Status},
+    services::store::{
+        Acceptance, Candidate, Claimed, Ended, NewJob, Outcome, OwnerId, Paused, Scope, Store,
+        StoreError, TooManyPauses, Trouble,
+    },
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::{
     jobs::{
-        MAX_CLAIMS, accept, claim_new, delivered, finished, heartbeat_of, is_claim_lost,
-        new_worker, retry, timeout,
+        MAX_CLAIMS, accept, claim, claim_new, delivered, due_jobs, finished, heartbeat_of,
+        is_claim_lost, new_job, new_worker, redeliver, retry, status, timeout,
     },
     postgres_server::{PostgresServer, until},
 };
@@ -170,4 +175,146 @@ async fn writes_to_the_same_rows_at_the_same_time_never_wait_for_each_other_in_a
     let deadlocks = "SELECT sum(deadlocks)::bigint FROM pg_stat_database";
     let row = client.query_one(deadlocks, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 0);
+}
+
+/// An operator's forgotten transaction, a backup tool's, a debugger's.
+#[tokio::test]
+async fn a_row_that_another_program_has_locked_delays_no_settlement_but_its_own() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..50 {
+        ids.push(accept(&store).await);
+    }
+    let owner = new_worker(&store).await;
+    let mut jobs = claim_new(&store, owner, &ids).await;
+    let locked = jobs.pop().unwrap().claim;
+    let client = server.client().await;
+    lock_row(&client, locked.id).await;
+    let settle = |claim| {
+        let store = store.clone();
+        tokio::spawn(async move { store.settle(claim, None, delivered()).await })
+    };
+    let late = settle(locked);
+    let others: Vec<_> = jobs.iter().map(|job| settle(job.claim)).collect();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    assert_eq!(status(&store, locked.id).await, Status::Processing);
+    // It is told in the end, and nothing is wrong with the database.
+    let refused = late.await.unwrap().unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            StoreError::Failed {
+                trouble: Trouble::Busy,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(store.trouble(), None);
+    let waiting = settle(locked);
+    client.batch_execute("COMMIT").await.unwrap();
+    waiting.await.unwrap().unwrap();
+    assert_eq!(status(&store, locked.id).await, Status::Completed);
+}
+
+#[tokio::test]
+async fn a_lease_expiry_reclaims_what_no_other_program_has_locked_and_later_the_rest() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let ids = [
+        accept(&store).await,
+        accept(&store).await,
+        accept(&store).await,
+    ];
+    let redelivered = finished(&store, Outcome::Completed).await;
+    redeliver(&store, redelivered).await.unwrap();
+    let owner = new_worker(&store).await;
+    claim_new(&store, owner, &ids).await;
+    let due = due_jobs(&store, 10).await.due;
+    assert_eq!(claim(&store, owner, due).await.len(), 1);
+    let client = server.client().await;
+    lock_row(&client, ids[0]).await;
+    let lock = format!("SELECT FROM redeliveries WHERE id = '{redelivered}' FOR UPDATE");
+    client.batch_execute(&lock).await.unwrap();
+    let seen = heartbeat_of(&store, owner).await;
+    let expired = store.expire(seen, MAX_CLAIMS).await.unwrap().unwrap();
+    assert_eq!((expired.reclaimed, expired.poisoned), (2, 0));
+    for (id, status_now) in [
+        (ids[0], Status::Processing),
+        (ids[1], Status::Pending),
+        (ids[2], Status::Pending),
+    ] {
+        assert_eq!(status(&store, id).await, status_now);
+    }
+    // The worker may still live. It has no lease, although its row is there.
+    let renewed = store.renew(owner, Ended::default()).await;
+    assert!(matches!(renewed, Err(StoreError::LeaseLost)), "{renewed:?}");
+    let candidates = vec![Candidate::notified(accept(&store).await)];
+    for claimed in [
+        store.claim(owner, candidates.clone(), usize::MAX).await,
+        store.claim_again(owner, candidates, usize::MAX).await,
+    ] {
+        assert!(matches!(claimed, Err(StoreError::LeaseLost)));
+    }
+
+    client.batch_execute("COMMIT").await.unwrap();
+    let seen = heartbeat_of(&store, owner).await;
+    let expired = store.expire(seen, MAX_CLAIMS).await.unwrap().unwrap();
+    assert_eq!((expired.reclaimed, expired.poisoned), (2, 0));
+    assert_eq!(status(&store, ids[0]).await, Status::Pending);
+    let rows = server.number("SELECT count(*) FROM workers WHERE beat < 0");
+    assert_eq!(rows.await, 0);
+}
+
+#[tokio::test]
+async fn a_key_that_another_program_has_locked_delays_no_submission_but_its_own() {
+    let server = PostgresServer::start(&[]);
+    let settings = StoreSettings {
+        idempotency_window: Duration::ZERO,
+        ..server.settings()
+    };
+    let store = Store::open(&settings).await.unwrap();
+    let keyed = |key: &[u8]| NewJob {
+        idempotency_key: Some(IdempotencyKey::try_from(key).unwrap()),
+        ..new_job()
+    };
+    let mut ids = Vec::new();
+    for key in [b"a", b"b"] {
+        let job = keyed(key);
+        ids.push(job.id);
+        store.accept(job).await.unwrap();
+    }
+    // Both keys are free once their jobs have ended.
+    let owner = new_worker(&store).await;
+    for job in claim_new(&store, owner, &ids).await {
+        store.settle(job.claim, None, delivered()).await.unwrap();
+    }
+    let client = server.client().await;
+    let lock = "BEGIN; SELECT FROM idempotency_keys WHERE key = 'a' FOR UPDATE";
+    client.batch_execute(lock).await.unwrap();
+    // In one batch.
+    let (of_locked, of_free) = tokio::join!(store.accept(keyed(b"a")), store.accept(keyed(b"b")));
+    assert_eq!(of_free.unwrap(), Acceptance::Stored);
+    assert!(
+        matches!(
+            of_locked,
+            Err(StoreError::Failed {
+                trouble: Trouble::Busy,
+                ..
+            })
+        ),
+        "{of_locked:?}"
+    );
+    client.batch_execute("COMMIT").await.unwrap();
+    let accepted = store.accept(keyed(b"a")).await;
+    assert_eq!(accepted.unwrap(), Acceptance::Stored);
+}
+
+/// Begins a transaction of another program that locks the row of a request.
+async fn lock_row(client: &Client, id: RequestId) {
+    let lock = format!("BEGIN; SELECT FROM requests WHERE id = '{id}' FOR UPDATE");
+    client.batch_execute(&lock).await.unwrap();
 }

@@ -208,3 +208,55 @@ async fn a_sweep_and_a_redelivery_at_the_same_instant_leave_no_redelivery_withou
     let orphans = "SELECT count(*) FROM redeliveries WHERE id NOT IN (SELECT id FROM requests)";
     assert_eq!(server.number(orphans).await, 0);
 }
+
+#[tokio::test]
+async fn a_store_takes_nothing_in_another_schema_for_its_own() {
+    const FUNCTIONS: &str = "SELECT count(*) FROM pg_proc
+        WHERE pronamespace = 'second'::regnamespace AND proname LIKE 'storm%'";
+    let server = PostgresServer::start(&[]);
+    let first = Store::open(&server.settings()).await.unwrap();
+    let set_path = async |path: &str| {
+        let set = format!("ALTER ROLE storm SET search_path = {path}");
+        server.execute(&set).await;
+    };
+    server.execute("CREATE SCHEMA second").await;
+    set_path("second, public").await;
+    // To begin an empty store, or to take the other one: neither may be meant.
+    let refused = Store::open(&server.settings()).await.err().unwrap();
+    let text = refused.to_string();
+    assert!(matches!(refused, StoreError::Unusable(_)), "{refused:?}");
+    assert!(text.contains("search_path"), "{text}");
+    assert!(text.contains("second") && text.contains("public"), "{text}");
+
+    set_path("second").await;
+    let second = Store::open(&server.settings()).await.unwrap();
+    assert_ne!(first.id(), second.id());
+    accept(&second).await;
+    assert_eq!(server.number(FUNCTIONS).await, 4);
+    second.close().await;
+
+    // A function that has its name is not its own.
+    server
+        .execute(
+            "DO $$ DECLARE it regprocedure; BEGIN
+                 FOR it IN SELECT oid FROM pg_proc WHERE pronamespace = 'second'::regnamespace LOOP
+                     EXECUTE format('DROP FUNCTION %s', it);
+                 END LOOP;
+             END $$",
+        )
+        .await;
+    set_path("second, public").await;
+    let second = Store::open(&server.settings()).await.unwrap();
+    assert_eq!(server.number(FUNCTIONS).await, 4);
+    let id = accept(&second).await;
+    let job = claim_one(&second, id).await.unwrap();
+    finish(&second, &job, success(), Outcome::Completed).await;
+    assert_eq!(
+        server.number("SELECT count(*) FROM public.requests").await,
+        0
+    );
+    assert_eq!(
+        server.number("SELECT count(*) FROM second.requests").await,
+        2
+    );
+}

@@ -152,6 +152,16 @@ impl TestDatabase {
         }
     }
 
+    /// An empty database for the next case of a test: a new one, or the same where a new one is
+    /// expensive.
+    pub(crate) async fn again(&self) -> Self {
+        match self {
+            Self::Sqlite(_) => Self::Sqlite(sqlite::Database::fresh()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => Self::Postgres(database.again().await),
+        }
+    }
+
     pub(crate) fn engine(&self) -> Engine {
         match self {
             Self::Sqlite(_) => Engine::Sqlite,

@@ -2,8 +2,21 @@
 
 use serde_json::value::RawValue;
 
+use crate::models::ClientName;
+
 /// How many records are kept: the newest.
 pub(super) const AUDIT_KEPT: usize = 100_000;
+
+/// What is recorded of an action.
+pub(super) struct Action<'a> {
+    pub(super) operator: &'a ClientName,
+    pub(super) name: &'a str,
+    /// JSON.
+    pub(super) filter: &'a str,
+    pub(super) matched: usize,
+    pub(super) changed: usize,
+    pub(super) dry_run: bool,
+}
 
 /// One thing that an operator has done, or tried out.
 #[derive(Clone, Debug)]

@@ -16,6 +16,15 @@ pub enum OpenBreaker {
     HalfOpen,
 }
 
+/// The workers that serve a handler, and its circuit breakers in them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Serving {
+    /// The name, as it is stored.
+    pub(super) handler: String,
+    pub(super) workers: u32,
+    pub(super) breakers: Breakers,
+}
+
 /// In how many of the workers that serve a handler its circuit breaker is not known to be closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Breakers {

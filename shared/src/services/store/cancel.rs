@@ -4,6 +4,32 @@ use thiserror::Error;
 
 use crate::models::{Failure, RequestId, Status};
 
+/// The end of a detail, by which a repeat tells what the first call has found.
+pub(super) const MAY_ARRIVE: &str =
+    "An attempt at the work or the callback that had begun may have taken effect.";
+
+/// Who cancels.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Canceller {
+    Client,
+    Operator,
+}
+
+impl Canceller {
+    /// The detail of the failure.
+    pub(super) fn detail(self, may_arrive: bool) -> String {
+        let who = match self {
+            Self::Client => "The client",
+            Self::Operator => "An operator",
+        };
+        if may_arrive {
+            format!("{who} cancelled it. {MAY_ARRIVE}")
+        } else {
+            format!("{who} cancelled it while no worker held it.")
+        }
+    }
+}
+
 /// A request whose job or redelivery is cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cancelled {

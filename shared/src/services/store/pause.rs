@@ -18,6 +18,17 @@ pub enum Paused {
     Origin(Origin),
 }
 
+impl Paused {
+    /// As the record of what operators do has it: JSON.
+    pub(super) fn filter(&self) -> String {
+        let filter = match self {
+            Self::Everything => serde_json::json!({"everything": true}),
+            Self::Origin(origin) => serde_json::json!({"origin": origin.as_str()}),
+        };
+        filter.to_string()
+    }
+}
+
 /// A pause in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {

@@ -13,6 +13,7 @@ mod bulk;
 mod cancel;
 mod claim;
 mod columns;
+mod confirm;
 mod connect;
 mod erase;
 mod error;
@@ -85,7 +86,7 @@ pub(super) struct Postgres {
     sessions: Arc<Sessions>,
     known: known::Known,
     accepts: Batches<NewJob, Answer>,
-    settlements: Batches<End, bool>,
+    settlements: Batches<End, settle::Answer>,
     lists: Pages,
     selections: Pages,
     measured: Arc<Measured>,

@@ -1,10 +1,11 @@
 //! Why an unfinished job is not done, by what is stored of it. Pure rules, no SQL.
 
 mod of_handler;
+mod stored;
 
 use jiff::{SignedDuration, Timestamp};
 
-pub(super) use self::of_handler::ItsHandler;
+pub(super) use self::{of_handler::ItsHandler, stored::Stored};
 use super::job::Work;
 use crate::models::{Attempt, WaitReason, WaitingFor};
 
@@ -36,6 +37,17 @@ pub(super) enum PausedPart {
     Everything,
     /// The callbacks to its receiver.
     Receiver,
+}
+
+impl PausedPart {
+    /// A pause of everything hides one of the receiver.
+    pub(super) fn of(is_everything: bool, is_receiver: bool) -> Option<Self> {
+        if is_everything {
+            Some(Self::Everything)
+        } else {
+            is_receiver.then_some(Self::Receiver)
+        }
+    }
 }
 
 /// Where an unfinished job is.

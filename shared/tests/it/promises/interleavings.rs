@@ -18,7 +18,7 @@ mod model;
 mod operation;
 mod rivals;
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use proptest::{
     prelude::*,
@@ -37,19 +37,19 @@ on_every_engine! {
 }
 
 async fn any_sequential_interleaving_keeps_the_stores_invariants(database: TestDatabase) {
-    let engine = database.engine();
-    let config = config(engine, 100, "proptest-regressions/alone.txt");
+    let config = config(database.engine(), 100, "proptest-regressions/alone.txt");
+    let database = Arc::new(database);
     hold(config, operation::case(), move |case| {
-        alone::play(engine, case)
+        alone::play(Arc::clone(&database), case)
     })
     .await;
 }
 
 async fn concurrent_callers_on_one_database_keep_the_stores_invariants(database: TestDatabase) {
-    let engine = database.engine();
-    let config = config(engine, 40, "proptest-regressions/rivals.txt");
+    let config = config(database.engine(), 40, "proptest-regressions/rivals.txt");
+    let database = Arc::new(database);
     hold(config, operation::scripts(), move |scripts| {
-        rivals::play(engine, scripts)
+        rivals::play(Arc::clone(&database), scripts)
     })
     .await;
 }

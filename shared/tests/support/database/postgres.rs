@@ -1,6 +1,6 @@
 //! A database of the `PostgreSQL` engine: one for each test, on the server at `TEST_POSTGRES`.
 
-use std::{fmt::Debug, str::FromStr, time::Duration};
+use std::{fmt::Debug, str::FromStr, sync::Arc, time::Duration};
 
 use storm_shared::{
     config::{Settings, StoreSettings},
@@ -88,8 +88,23 @@ const HISTORY: &str = "
         UNION ALL
         SELECT id, owner FROM redeliveries WHERE status = 'PROCESSING';";
 
+/// Empties the tables, however the last case has ended: a transaction of it may still run. The
+/// triggers that record the history stay, and say nothing of this.
+const EMPTY: &str = "
+    DO $$ DECLARE it text; BEGIN
+        PERFORM pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND backend_type = 'client backend' AND state <> 'idle';
+        SET LOCAL session_replication_role = replica;
+        FOR it IN SELECT tablename FROM pg_tables
+            WHERE schemaname = current_schema() AND tablename <> 'store' LOOP
+            EXECUTE format('DELETE FROM %I', it);
+        END LOOP;
+        IF to_regclass('store') IS NOT NULL THEN UPDATE store SET resumed = 'epoch'; END IF;
+    END $$";
+
 pub(crate) struct Database {
-    database: PostgresDatabase,
+    database: Arc<PostgresDatabase>,
     /// Opened at its first use: a store has to create the tables first.
     direct: OnceCell<Client>,
 }
@@ -111,9 +126,18 @@ impl Lock {
 impl Database {
     pub(super) async fn fresh() -> Self {
         Self {
-            database: PostgresDatabase::fresh().await,
+            database: Arc::new(PostgresDatabase::fresh().await),
             direct: OnceCell::new(),
         }
+    }
+
+    pub(super) async fn again(&self) -> Self {
+        let again = Self {
+            database: Arc::clone(&self.database),
+            direct: OnceCell::new(),
+        };
+        again.execute(EMPTY).await;
+        again
     }
 
     pub(super) fn settings(&self) -> StoreSettings {
@@ -287,6 +311,11 @@ impl Database {
     }
 
     pub(super) async fn record_history(&self) {
+        let is_there = "SELECT to_regclass('history') IS NOT NULL";
+        let is_there: Vec<bool> = self.query(is_there, |row| row.get(0) == Some("t")).await;
+        if is_there == [true] {
+            return;
+        }
         self.execute(HISTORY).await;
         for (table, columns) in COLUMNS {
             let insert = |beside: &str, deleted: bool, id: &str| {

@@ -17,9 +17,10 @@ use super::{
     Sessions,
     batches::{Batches, Running},
     columns,
+    confirm::CONFIRM,
     error::Error,
     function::Function,
-    idempotency::{self, CONFIRM, Key},
+    idempotency::{self, Key},
 };
 use crate::{
     config::StoreSettings,
@@ -259,10 +260,7 @@ async fn insert(
             ]),
         )
         .await?;
-    let mut stored: HashSet<Uuid> = rows
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<_, _>>()?;
+    let mut stored: HashSet<Uuid> = columns::ids(&rows)?.into_iter().collect();
     // Of several jobs with one id, the first was inserted.
     Ok(ids.iter().map(|id| stored.remove(id)).collect())
 }

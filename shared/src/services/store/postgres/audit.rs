@@ -4,21 +4,10 @@ use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Type};
 
 use super::{columns, error::Error, session::Session};
-use crate::{
-    models::ClientName,
-    services::store::{AuditRecord, audit::AUDIT_KEPT},
+use crate::services::store::{
+    AuditRecord,
+    audit::{AUDIT_KEPT, Action},
 };
-
-/// What is recorded of an action.
-pub(super) struct Action<'a> {
-    pub(super) operator: &'a ClientName,
-    pub(super) name: &'a str,
-    /// JSON.
-    pub(super) filter: &'a str,
-    pub(super) matched: usize,
-    pub(super) changed: usize,
-    pub(super) dry_run: bool,
-}
 
 /// Records an action, in its own transaction, as the last thing that this does.
 ///

@@ -6,17 +6,8 @@
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::Type};
 
-use super::{Sessions, columns, error::Error, session::Session};
-use crate::services::store::{Breakers, OpenBreaker, OwnerId, StoreError};
-
-/// The workers that serve a handler, and its circuit breakers in them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Serving {
-    /// The name, as it is stored.
-    pub(super) handler: String,
-    pub(super) workers: u32,
-    pub(super) breakers: Breakers,
-}
+use super::{Sessions, columns, error::Error, session::Session, state::HAS_LEASE};
+use crate::services::store::{Breakers, OpenBreaker, OwnerId, StoreError, breakers::Serving};
 
 /// What [`Serving`] has of each handler, or of the one in the parameter. A worker that has sent no
 /// heartbeat for a minute serves nothing, and what it has said of its breakers is old: more than a
@@ -46,18 +37,20 @@ pub(super) async fn report(
             OpenBreaker::HalfOpen => None,
         })
         .collect();
-    let report = "UPDATE workers SET breakers = coalesce(
+    let report = format!(
+        "UPDATE workers SET breakers = coalesce(
              (SELECT json_object_agg(handler, coalesce(
                   to_json(floor(extract(epoch FROM now()) * 1000)::bigint + wait),
                   '\"half-open\"'::json))
-              FROM unnest($2::text[], $3::bigint[]) AS open (handler, wait)), '{}')
-         WHERE owner = $1";
+              FROM unnest($2::text[], $3::bigint[]) AS open (handler, wait)), '{{}}')
+         WHERE owner = $1 AND {HAS_LEASE}"
+    );
     let values = [
         (&owner.uuid() as _, Type::UUID),
         (&handlers as _, Type::TEXT_ARRAY),
         (&waits as _, Type::INT8_ARRAY),
     ];
-    Ok(session.execute(report, &values).await? > 0)
+    Ok(session.execute(&report, &values).await? > 0)
 }
 
 /// That of all handlers that some worker serves, or of the one with this name.

@@ -5,20 +5,12 @@ use std::time::SystemTime;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
-use super::{
-    Sessions,
-    audit::{self, Action},
-    cancel::{self, Canceller},
-    columns,
-    error::Error,
-    pages, redelivery,
-    session::Session,
-};
+use super::{Sessions, audit, cancel, columns, error::Error, pages, redelivery, session::Session};
 use crate::{
     models::{ClientName, Destination, FailureReason, HandlerName, Origin, RequestId},
     services::store::{
         Acted, Applied, Bulk, BulkAction, Scope, Selected, SelectionPage, StoreError,
-        list::in_millis,
+        audit::Action, cancel::Canceller, list::in_millis,
     },
 };
 

@@ -12,37 +12,15 @@ use super::{
 };
 use crate::{
     models::{Failure, FailureReason, RequestId, Status, Transition},
-    services::store::{Cancelled, CancelledWork, Scope, Uncancellable, Work},
+    services::store::{
+        Cancelled, CancelledWork, Scope, Uncancellable, Work,
+        cancel::{Canceller, MAY_ARRIVE},
+    },
 };
-
-/// The end of a detail, by which a repeat tells what the first call has found.
-const MAY_ARRIVE: &str =
-    "An attempt at the work or the callback that had begun may have taken effect.";
 
 /// SQL for the rows of requests that have a job or a redelivery in progress.
 pub(super) const IN_PROGRESS: &str = "mode = 'async' AND (status IN ('PENDING', 'PROCESSING')
     OR EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id))";
-
-/// Who cancels.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Canceller {
-    Client,
-    Operator,
-}
-
-impl Canceller {
-    fn detail(self, may_arrive: bool) -> String {
-        let who = match self {
-            Self::Client => "The client",
-            Self::Operator => "An operator",
-        };
-        if may_arrive {
-            format!("{who} cancelled it. {MAY_ARRIVE}")
-        } else {
-            format!("{who} cancelled it while no worker held it.")
-        }
-    }
-}
 
 /// Cancels what is unfinished of a request within `scope`.
 pub(super) async fn cancel(

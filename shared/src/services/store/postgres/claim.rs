@@ -31,6 +31,7 @@ use super::{
     columns,
     error::Error,
     session::{Parameter, Session, Sessions},
+    state::HAS_LEASE,
 };
 use crate::services::store::{
     Candidate, Claimed, OwnerId, StoreError, Work, stored_job::StoredJob,
@@ -146,12 +147,14 @@ async fn repeat(
     // The first call may still run: it shares the worker's row until its commit. If it has not
     // begun yet, it will find that it is late.
     let lock = "SELECT FROM workers WHERE owner = $1 FOR UPDATE";
-    let number = "UPDATE workers SET repeats = greatest(repeats, $2) WHERE owner = $1
-        RETURNING repeats";
+    let number = format!(
+        "UPDATE workers SET repeats = greatest(repeats, $2) WHERE owner = $1 AND {HAS_LEASE}
+         RETURNING repeats"
+    );
     let of_owner: Parameter<'_> = (&owner.uuid(), Type::UUID);
     session.query(lock, slice::from_ref(&of_owner)).await?;
     let values = [of_owner, (&repeats, Type::INT8)];
-    let Some(row) = session.find(number, &values).await? else {
+    let Some(row) = session.find(&number, &values).await? else {
         return Ok(None);
     };
     let repeats: i64 = row.try_get(0)?;

@@ -67,6 +67,12 @@ pub(super) fn first_id_since(since: Timestamp) -> Uuid {
     RequestId::floor(earlier).uuid()
 }
 
+/// The first column of each row.
+pub(super) fn ids(rows: &[Row]) -> Result<Vec<Uuid>, Error> {
+    let ids = rows.iter().map(|row| row.try_get(0));
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
 /// Puts `value` where the column `place` says, which counts from 1.
 pub(super) fn set<T>(values: &mut [T], row: &Row, value: T) -> Result<(), Error> {
     let place: i64 = row.try_get("place")?;

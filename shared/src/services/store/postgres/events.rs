@@ -5,16 +5,17 @@
 //! events of theirs, and the numbers count from 1 without gaps.
 
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use super::{
-    attempts::KEPT,
+    confirm::confirm,
     error::Error,
     session::Session,
     state::{self, IS_CLAIMED, IS_HELD},
 };
 use crate::{
     models::EventKind,
-    services::store::{Claim, OwnerId, Work},
+    services::store::{Claim, OwnerId, Work, delivered::KEPT},
 };
 
 /// Records an event of one claimed job.
@@ -47,11 +48,12 @@ pub(super) async fn record(
         .map(drop)
 }
 
-/// Records an event of every job that `owner` holds.
+/// Records an event of every job that `owner` holds, but for those that are `left` to it.
 pub(super) async fn record_all(
     session: &Session,
     owner: OwnerId,
     kind: EventKind,
+    left: &[Uuid],
 ) -> Result<(), Error> {
     for table in Work::ALL.map(state::table) {
         let sql = format!(
@@ -59,7 +61,7 @@ pub(super) async fn record_all(
                  INSERT INTO events (request_id, number, at, event, claim)
                  SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM events
                                  WHERE request_id = held.id), now(), $2, claim
-                 FROM {table} AS held WHERE {IS_CLAIMED} AND owner = $1
+                 FROM {table} AS held WHERE {IS_CLAIMED} AND owner = $1 AND id <> ALL($3)
                  RETURNING request_id, number)
              DELETE FROM events USING new
              WHERE events.request_id = new.request_id AND events.number <= new.number - {KEPT}"
@@ -67,7 +69,11 @@ pub(super) async fn record_all(
         session
             .execute(
                 &sql,
-                &[(&owner.uuid(), Type::UUID), (&kind.as_str(), Type::TEXT)],
+                &[
+                    (&owner.uuid(), Type::UUID),
+                    (&kind.as_str(), Type::TEXT),
+                    (&left, Type::UUID_ARRAY),
+                ],
             )
             .await?;
     }
@@ -93,6 +99,7 @@ pub(super) async fn record_resend(
         (&claim.number as _, Type::INT8),
     ];
     if session.find(&lock, &held).await?.is_none() {
+        confirm(session).await?;
         return Ok(false);
     }
     let sql = format!(

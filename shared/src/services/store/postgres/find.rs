@@ -1,21 +1,16 @@
 //! Finding one request.
 
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
-use super::{
-    Sessions, attempts,
-    breakers::{self, Serving},
-    columns,
-    error::Error,
-};
+use super::{Sessions, breakers, columns, error::Error};
 use crate::{
-    models::{Mode, Request, RequestId, Status},
+    models::{Request, RequestId},
     services::store::{
-        Scope, StoreError, Work,
-        waiting::{ItsHandler, PausedPart, Place, Unfinished, waiting_for},
+        Scope, StoreError,
+        delivered::with_delivered,
+        waiting::{PausedPart, Stored, waiting_for},
     },
 };
 
@@ -72,8 +67,8 @@ pub(super) async fn find(
     let Some(row) = rows.pop() else {
         return Ok(None);
     };
-    let read = || Ok::<_, Error>((request(&row)?, Stored::read(&row)?));
-    let (mut request, stored) = read().map_err(|error| error.into_store(false))?;
+    let read = || Ok::<_, Error>((request(&row)?, stored(&row)?, columns::time(&row, "now")?));
+    let (mut request, stored, now) = read().map_err(|error| error.into_store(false))?;
     // Not of the same snapshot: it says who could do the work now.
     let mut serving = match &stored.handler {
         Some(handler) => breakers::serving(sessions, Some(handler)).await?,
@@ -81,79 +76,26 @@ pub(super) async fn find(
     };
     let serving = serving.pop().unwrap_or_default();
     let unfinished = stored.unfinished(&request, &serving);
-    request.waiting_for = unfinished.map(|it| waiting_for(&it, stored.now));
+    request.waiting_for = unfinished.map(|it| waiting_for(&it, now));
     Ok(Some(request))
 }
 
-/// What is stored of a request besides, and only its `waiting_for` shows.
-struct Stored {
-    /// Or released as soon as a worker comes to it: nothing holds it but a pause.
-    is_due: bool,
-    /// The worker that holds it, if one does.
-    owner: String,
-    renewed_at: Option<String>,
-    now: Timestamp,
-    paused: Option<PausedPart>,
-    /// Its handler, if that is not the report and its work is to be done.
-    handler: Option<String>,
-}
-
-impl Stored {
-    fn read(row: &Row) -> Result<Self, Error> {
-        let (is_due, is_by_pause): (bool, bool) =
-            (row.try_get("is_due")?, row.try_get("is_by_pause")?);
-        let owner: Option<Uuid> = row.try_get("owner")?;
-        let (handler, has_work): (Option<String>, bool) =
-            (row.try_get("handler")?, row.try_get("is_long")?);
-        Ok(Self {
-            is_due: is_due || is_by_pause,
-            owner: owner.map(|owner| owner.to_string()).unwrap_or_default(),
-            renewed_at: shown(row, "renewed_at")?,
-            now: columns::time(row, "now")?,
-            handler: handler.filter(|_| has_work),
-            paused: if row.try_get("is_paused")? {
-                Some(PausedPart::Everything)
-            } else if row.try_get("is_receiver_paused")? {
-                Some(PausedPart::Receiver)
-            } else {
-                None
-            },
-        })
-    }
-
-    /// The job or redelivery of `request` that is not over, if there is one.
-    fn unfinished<'a>(&'a self, request: &'a Request, serving: &Serving) -> Option<Unfinished<'a>> {
-        let (work, status) = match request.redelivery {
-            Some(status) => (Work::Redelivery, status),
-            None => (Work::Job, request.status),
-        };
-        let place = match status {
-            // A sync request is recorded when it is over.
-            _ if request.mode == Mode::Sync => return None,
-            Status::Completed | Status::Failed => return None,
-            Status::Pending => Place::Table {
-                until: request.next_attempt_at.as_deref().filter(|_| !self.is_due),
-                is_parked: request.parked_since.is_some(),
-            },
-            Status::Processing => Place::Worker {
-                owner: &self.owner,
-                renewed_at: self.renewed_at.as_deref(),
-            },
-        };
-        Some(Unfinished {
-            work,
-            place,
-            claims: request.claims,
-            lost_claims: request.lost_claims,
-            last_attempt: request.attempts.last(),
-            paused: self.paused,
-            handler: self.handler.as_deref().map(|name| ItsHandler {
-                name,
-                workers: serving.workers,
-                breakers: serving.breakers,
-            }),
-        })
-    }
+/// What the row of a request has that is not shown.
+fn stored(row: &Row) -> Result<Stored, Error> {
+    let (is_due, is_by_pause): (bool, bool) = (row.try_get("is_due")?, row.try_get("is_by_pause")?);
+    let owner: Option<Uuid> = row.try_get("owner")?;
+    let (handler, has_work): (Option<String>, bool) =
+        (row.try_get("handler")?, row.try_get("is_long")?);
+    Ok(Stored {
+        is_due: is_due || is_by_pause,
+        owner: owner.map(|owner| owner.to_string()).unwrap_or_default(),
+        renewed_at: shown(row, "renewed_at")?,
+        handler: handler.filter(|_| has_work),
+        paused: PausedPart::of(
+            row.try_get("is_paused")?,
+            row.try_get("is_receiver_paused")?,
+        ),
+    })
 }
 
 fn request(row: &Row) -> Result<Request, Error> {
@@ -175,7 +117,7 @@ fn request(row: &Row) -> Result<Request, Error> {
         failure: columns::failure_of(status, row)?,
         claims,
         lost_claims: columns::count(row.try_get::<_, i32>("lost_claims")?),
-        attempts: attempts::with_delivered(list(row, "attempts")?, row.try_get("delivered")?),
+        attempts: with_delivered(list(row, "attempts")?, row.try_get("delivered")?),
         // A new job waits for a worker only.
         next_attempt_at: shown(row, "due")?.filter(|_| claims > 0),
         // A pause does not count as parked.

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 
 use super::{
     connect, open,
@@ -47,6 +47,11 @@ impl Fresh {
         self.sessions.write(run).await.unwrap();
     }
 
+    /// Another program's connection to it.
+    pub(super) async fn client(&self) -> Client {
+        connect_to(&self.name).await
+    }
+
     pub(super) async fn drop(self) {
         self.sessions.close().await;
         direct(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
@@ -71,8 +76,13 @@ fn server() -> String {
 
 /// Runs a statement outside of the database.
 async fn direct(sql: &str) {
-    let url = format!("{}/postgres", server());
+    let client = connect_to("postgres").await;
+    client.batch_execute(sql).await.unwrap();
+}
+
+async fn connect_to(database: &str) -> Client {
+    let url = format!("{}/{database}", server());
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
-    client.batch_execute(sql).await.unwrap();
+    client
 }

@@ -4,18 +4,19 @@
 //! several jobs. A prepared one would belong to a connection, which a pooler hands to others. The
 //! plans of a function belong to the server's process, whoever uses it.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::session::Parameter;
+use crate::services::report::hex;
 
 /// A statement that the database has as a function.
 pub(super) struct Function {
     /// Has a hash of the definition: programs of two releases each call their own.
     name: String,
-    /// SQL that creates it.
+    /// SQL for the name with the types of the parameters.
+    signature: String,
+    /// SQL for what is behind the name when it is created.
     definition: String,
     /// SQL that calls it, with the parameters of the statement.
     call: String,
@@ -40,17 +41,16 @@ impl Function {
              $function$",
             names.join(", ")
         );
-        let mut name = format!("storm_{purpose}_");
-        for byte in &Sha256::digest(&definition)[..6] {
-            let _ = write!(name, "{byte:02x}"); // a string takes all
-        }
+        let hash = hex(&Sha256::digest(&definition)[..6]);
+        let name = format!("storm_{purpose}_{hash}");
         let values: Vec<String> = (1..=types.len())
             .map(|number| format!("${number}"))
             .collect();
         Self {
             call: format!("SELECT * FROM {name}({})", values.join(", ")),
-            definition: format!("CREATE FUNCTION {name}{definition}"),
+            signature: format!("{name}({})", names.join(", ")),
             name,
+            definition,
             types: types.to_vec(),
         }
     }
@@ -61,12 +61,13 @@ impl Function {
         values.zip(self.types.iter().cloned()).collect()
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn signature(&self) -> &str {
+        &self.signature
     }
 
-    pub(super) fn definition(&self) -> &str {
-        &self.definition
+    /// SQL that creates it in `schema`, which is quoted if it must be.
+    pub(super) fn definition(&self, schema: &str) -> String {
+        format!("CREATE FUNCTION {schema}.{}{}", self.name, self.definition)
     }
 
     pub(super) fn call(&self) -> &str {

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Sessions, columns, error::Error};
+use super::{Sessions, columns, confirm::CONFIRM, error::Error};
 use crate::{
     models::{ClientName, IdempotencyKey, RequestId},
     services::store::{Acceptance, NewJob, idempotency::Fingerprint},
@@ -23,14 +23,6 @@ pub(super) enum Key {
 const IS_FREE: &str = "NOT EXISTS (
     SELECT 1 FROM requests WHERE id = request_id
         AND (status IN ('PENDING', 'PROCESSING') OR expires > now()))";
-
-/// SQL that makes a commit wait for the synchronous standbys, if there are any.
-///
-/// What can be read need not have reached them: after a crash, the server shows what it had
-/// committed and was still waiting for. An answer that says that a job is there is given only when
-/// a later record of the log has reached them.
-pub(super) const CONFIRM: &str = "CASE WHEN current_setting('synchronous_standby_names') <> ''
-    THEN pg_logical_emit_message(true, 'request-storm-handler', ''::text) END";
 
 /// Finds whose keys the jobs have, in their order. What is found is on the synchronous standbys.
 pub(super) async fn find(sessions: &Sessions, jobs: &[&NewJob]) -> Result<Vec<Key>, Error> {
@@ -75,12 +67,13 @@ pub(super) async fn find(sessions: &Sessions, jobs: &[&NewJob]) -> Result<Vec<Ke
     Ok(found)
 }
 
-/// Deletes the keys that belong to these requests no more.
+/// Deletes the keys that belong to these requests no more, but for those that another transaction
+/// has locked: it may be deleting them, too, and whoever needs one tries again.
 pub(super) async fn release(sessions: &Sessions, requests: Vec<Uuid>) -> Result<(), Error> {
     let delete = format!(
         "WITH free AS (
              SELECT request_id FROM idempotency_keys WHERE request_id = ANY($1) AND {IS_FREE}
-             ORDER BY request_id FOR UPDATE
+             FOR UPDATE SKIP LOCKED
          )
          DELETE FROM idempotency_keys WHERE request_id IN (SELECT request_id FROM free)"
     );

@@ -5,7 +5,8 @@
 //! clock, may expire the lease. One transaction then deletes the worker's row and reclaims its
 //! jobs. A claim locks that row, so each claim is either before the deletion, and its jobs are
 //! reclaimed, or finds no row. After that, the worker can claim nothing and write to none of the
-//! jobs it held.
+//! jobs it held. If another program has locked some of these, the others are reclaimed, and the row
+//! stays, without being a lease: so observers come back for the rest.
 
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use super::{
     error::Error,
     events, notes, redelivery,
     session::{Parameter, Session},
-    state::{self, IS_CLAIMED},
+    state::{self, EXPIRED, HAS_LEASE, IS_CLAIMED},
 };
 use crate::{
     models::{EventKind, Failure, FailureReason, Origin, RequestId},
@@ -57,7 +58,7 @@ async fn adopt_orphans(session: &Session) -> Result<(), Error> {
         let nameless = format!(
             "UPDATE {table} SET owner = $1 WHERE id IN
                  (SELECT id FROM {table} WHERE {IS_CLAIMED} AND owner IS NULL
-                  ORDER BY id FOR NO KEY UPDATE)"
+                  ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)"
         );
         session.execute(&nameless, &nobody).await?;
         let orphans = format!(
@@ -87,14 +88,14 @@ pub(super) async fn renew(
         (&jobs as _, Type::INT8),
         (&long_jobs as _, Type::INT8),
     ];
+    let renew = format!(
+        "UPDATE workers SET beat = beat + 1, renewed_at = now(), ended = $2, ended_long = $3
+         WHERE owner = $1 AND {HAS_LEASE}"
+    );
     // One round trip: the statements are sent in this order.
     let (renewed, cancelled, others, paused) = tokio::join!(
         biased;
-        session.execute(
-            "UPDATE workers SET beat = beat + 1, renewed_at = now(), ended = $2, ended_long = $3
-             WHERE owner = $1",
-            &values,
-        ),
+        session.execute(&renew, &values),
         notes::read(session, owner),
         session.query("SELECT owner, beat FROM workers WHERE owner <> $1", &of_owner),
         session.query("SELECT origin FROM pauses", &[]),
@@ -130,7 +131,8 @@ fn paused_in(row: &Row) -> Result<Paused, Error> {
 }
 
 /// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs.
-/// `None` if the worker has renewed it, or another process was first.
+/// `None` if the worker has renewed it, or another process was first. Of rows that others have
+/// locked, `locked` says what becomes.
 ///
 /// A job that the worker held alone and that has now lost `max_claims` claims in a row is a poison
 /// job; [`most_losses`] says where the count of the others stops.
@@ -138,6 +140,7 @@ pub(super) async fn expire(
     session: &Session,
     seen: Heartbeat,
     max_claims: u32,
+    locked: Locked,
 ) -> Result<Option<Expired>, Error> {
     let owner: Parameter<'_> = (&seen.owner.uuid(), Type::UUID);
     // It waits for a claim that is being committed, and the next claim waits for it. Of several
@@ -147,17 +150,17 @@ pub(super) async fn expire(
     if session.execute(delete, &[owner.clone(), seen_beat]).await? == 0 {
         return Ok(None);
     }
-    let held = lock_held(session, seen.owner).await?;
+    let Held { count, left } = lock_held(session, seen.owner, locked).await?;
     // Before the updates below, which clear the owner by which it finds the jobs.
-    events::record_all(session, seen.owner, EventKind::ClaimLost).await?;
-    let poisoned = if held == 1 {
+    events::record_all(session, seen.owner, EventKind::ClaimLost, &left).await?;
+    let poisoned = if count == 1 && left.is_empty() {
         // First: the reclaim below then takes only what is still claimed.
         fail_poison_job(session, seen.owner, max_claims).await?
     } else {
         0
     };
     let mut reclaimed = 0;
-    let most = columns::number(most_losses(held, max_claims));
+    let most = columns::number(most_losses(count, max_claims));
     for table in Work::ALL.map(state::table) {
         // Due now, and not after the notification grace: no notification is sent for these jobs.
         // `greatest(lost_claims, $2)`: the cap stops a count, but never lowers one that is above
@@ -165,36 +168,82 @@ pub(super) async fn expire(
         let reclaim = format!(
             "UPDATE {table} SET status = 'PENDING', owner = NULL, due = now(),
                  lost_claims = least(lost_claims + 1, greatest(lost_claims, $2))
-             WHERE {IS_CLAIMED} AND owner = $1"
+             WHERE {IS_CLAIMED} AND owner = $1 AND id <> ALL($3)"
         );
-        let values = [owner.clone(), (&most, Type::INT4)];
+        let values = [
+            owner.clone(),
+            (&most, Type::INT4),
+            (&left, Type::UUID_ARRAY),
+        ];
         reclaimed += columns::size(session.execute(&reclaim, &values).await?);
     }
     notes::forget(session, seen.owner).await?;
+    if !left.is_empty() {
+        let keep = "INSERT INTO workers (owner, beat, renewed_at, handlers)
+             VALUES ($1, $2, now(), '{}')";
+        session
+            .execute(keep, &[owner, (&EXPIRED, Type::INT8)])
+            .await?;
+    }
     Ok(Some(Expired {
         reclaimed,
         poisoned,
     }))
 }
 
+/// What becomes of rows that other transactions have locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Locked {
+    /// They are waited for, up to the time-out: ours are over soon.
+    Wait,
+    /// They are left as they are.
+    Leave,
+}
+
+/// What a worker holds.
+struct Held {
+    count: u32,
+    /// The requests that others have locked.
+    left: Vec<Uuid>,
+}
+
 /// Locks what a worker without a lease holds: the requests, in the order of ids. So nothing of it
-/// changes until the end of the transaction. Returns how many it holds.
-async fn lock_held(session: &Session, owner: OwnerId) -> Result<u32, Error> {
+/// changes until the end of the transaction.
+async fn lock_held(session: &Session, owner: OwnerId, locked: Locked) -> Result<Held, Error> {
     let of_owner: [Parameter<'_>; 1] = [(&owner.uuid(), Type::UUID)];
     let [jobs, redeliveries] = Work::ALL
         .map(state::table)
         .map(|table| format!("SELECT id FROM {table} WHERE {IS_CLAIMED} AND owner = $1"));
-    let lock = format!(
-        "SELECT 1 FROM requests WHERE id IN ({jobs} UNION ALL {redeliveries})
-         ORDER BY id FOR NO KEY UPDATE"
-    );
-    session.query(&lock, &of_owner).await?;
+    let all = format!("SELECT id FROM requests WHERE id IN ({jobs} UNION ALL {redeliveries})");
+    let left = match locked {
+        Locked::Wait => {
+            let lock = format!("{all} ORDER BY id FOR NO KEY UPDATE");
+            session.query(&lock, &of_owner).await?;
+            Vec::new()
+        }
+        Locked::Leave => {
+            let lock = |rows: &str| format!("{rows} ORDER BY id FOR NO KEY UPDATE SKIP LOCKED");
+            let requests = columns::ids(&session.query(&lock(&all), &of_owner).await?)?;
+            let own = columns::ids(&session.query(&lock(&redeliveries), &of_owner).await?)?;
+            let left = format!("{all} AND id <> ALL($2) UNION {redeliveries} AND id <> ALL($3)");
+            let [owner] = of_owner.clone();
+            let values = [
+                owner,
+                (&requests, Type::UUID_ARRAY),
+                (&own, Type::UUID_ARRAY),
+            ];
+            columns::ids(&session.query(&left, &values).await?)?
+        }
+    };
     let count = format!("SELECT count(*) FROM ({jobs} UNION ALL {redeliveries}) AS held");
     let held: i64 = match session.find(&count, &of_owner).await? {
         Some(row) => row.try_get(0)?,
         None => 0,
     };
-    Ok(u32::try_from(held).unwrap_or(u32::MAX))
+    Ok(Held {
+        count: u32::try_from(held).unwrap_or(u32::MAX),
+        left,
+    })
 }
 
 /// Fails the only job or redelivery of `owner`, if it has lost enough claims. It keeps no owner:
@@ -218,10 +267,8 @@ async fn fail_poison_job(
          RETURNING id"
     );
     let redeliveries = session.query(&redeliveries, &of_owner).await?;
-    let redeliveries: Vec<RequestId> = redeliveries
-        .iter()
-        .map(|row| row.try_get::<_, Uuid>(0).map(RequestId::of))
-        .collect::<Result<_, _>>()?;
+    let redeliveries = columns::ids(&redeliveries)?.into_iter().map(RequestId::of);
+    let redeliveries: Vec<_> = redeliveries.collect();
     let fail = format!(
         "UPDATE requests SET status = 'FAILED', owner = NULL, lost_claims = lost_claims + 1,
              completed_at = greatest(now(), created_at), parked_at = NULL, is_long = false,
@@ -254,8 +301,9 @@ pub(super) async fn deregister(session: &Session, owner: OwnerId) -> Result<usiz
     session
         .execute("DELETE FROM workers WHERE owner = $1", &of_owner)
         .await?;
-    lock_held(session, owner).await?;
-    events::record_all(session, owner, EventKind::GivenBack).await?;
+    // If others have locked some, it fails, and the lease expires.
+    lock_held(session, owner, Locked::Wait).await?;
+    events::record_all(session, owner, EventKind::GivenBack, &[]).await?;
     let mut released = 0;
     for table in Work::ALL.map(state::table) {
         // Unlike a lease expiry, a release leaves `lost_claims` as it is: the job did no harm.

@@ -299,14 +299,11 @@ impl Target {
 }
 
 async fn look(session: Session) -> Result<Found, Error> {
-    let tables = "SELECT to_regclass('moved_in') IS NOT NULL, to_regclass('store') IS NOT NULL,
-         to_regclass('requests') IS NOT NULL";
-    let Some(row) = session.find(tables, &[]).await? else {
-        return Ok(Found::Empty);
-    };
-    let (has_arrival, has_store, has_requests): (bool, bool, bool) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    match (has_arrival, has_store, has_requests) {
+    let tables = schema::Tables::of(&session).await?;
+    if let Some(problem) = tables.problem() {
+        return Ok(Found::Taken(problem));
+    }
+    match (tables.moved_in, tables.store, tables.requests) {
         (true, true, true) => arrival(&session).await,
         (false, false, false) => Ok(Found::Empty),
         (false, true, true) => Ok(Found::Taken(

@@ -9,15 +9,10 @@
 
 use tokio_postgres::{Row, types::Type};
 
-use super::{
-    audit::{self, Action},
-    columns,
-    error::Error,
-    session::Session,
-};
+use super::{audit, columns, error::Error, session::Session};
 use crate::{
     models::{ClientName, Origin},
-    services::store::{Pause, Paused, TooManyPauses, pause::MAX_PAUSED_ORIGINS},
+    services::store::{Pause, Paused, TooManyPauses, audit::Action, pause::MAX_PAUSED_ORIGINS},
 };
 
 /// How `pauses.origin` names everything.
@@ -83,14 +78,10 @@ async fn note(
     operator: &ClientName,
     has_changed: bool,
 ) -> Result<(), Error> {
-    let filter = match what {
-        Paused::Everything => serde_json::json!({"everything": true}),
-        Paused::Origin(origin) => serde_json::json!({"origin": origin.as_str()}),
-    };
     let action = Action {
         operator,
         name,
-        filter: &filter.to_string(),
+        filter: &what.filter(),
         matched: 1,
         changed: usize::from(has_changed),
         dry_run: false,

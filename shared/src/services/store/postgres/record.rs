@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tokio_postgres::types::Type;
 
-use super::{columns, error::Error, session::Session};
+use super::{columns, confirm::confirm, error::Error, session::Session};
 use crate::{
     models::{ClientName, Failure, RequestId, Status},
     services::store::{StoreError, Trouble},
@@ -63,6 +63,7 @@ pub(super) async fn insert(
     if session.find(INSERT, &values).await?.is_some() {
         return Ok(Ok(()));
     }
+    confirm(session).await?;
     let is_it = session.find(IS_IT, &values[..4]).await?;
     let is_it = is_it
         .map(|row| row.try_get(0))

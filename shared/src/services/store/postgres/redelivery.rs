@@ -115,10 +115,7 @@ pub(super) async fn begin(
         (&origins as _, Type::TEXT_ARRAY),
     ];
     let rows = session.query(insert, &values).await?;
-    let mut new: HashSet<Uuid> = rows
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<_, _>>()?;
+    let mut new: HashSet<Uuid> = columns::ids(&rows)?.into_iter().collect();
     for (at, id) in places.into_iter().zip(named) {
         if !new.remove(&id) {
             begun[at] = Err(Unredeliverable::UnderWay);

@@ -187,18 +187,13 @@ pub(super) async fn delete(
         (&batch.old, Type::UUID_ARRAY),
         (&columns::millis(keep), Type::INT8),
     );
-    let locked = ids(&session.query(LOCK, &[old, keep]).await?)?;
+    let locked = columns::ids(&session.query(LOCK, &[old, keep]).await?)?;
     let locked: Parameter<'_> = (&locked, Type::UUID_ARRAY);
-    let deleted = ids(&session.query(DELETE, &[locked]).await?)?;
+    let deleted = columns::ids(&session.query(DELETE, &[locked]).await?)?;
     let gone: [Parameter<'_>; 1] = [(&deleted, Type::UUID_ARRAY)];
     for table in OF_REQUESTS {
         let delete = format!("DELETE FROM {table} WHERE request_id = ANY($1)");
         session.execute(&delete, &gone).await?;
     }
     Ok(deleted.len())
-}
-
-fn ids(rows: &[Row]) -> Result<Vec<Uuid>, Error> {
-    let ids = rows.iter().map(|row| row.try_get(0));
-    Ok(ids.collect::<Result<_, _>>()?)
 }

@@ -66,20 +66,65 @@ async fn look(session: Session) -> Result<Found, Error> {
     }
 }
 
+/// Which of our tables are in the schema in which the role creates tables. Another schema of the
+/// `search_path` may have those of another program, or of another store.
+pub(super) struct Tables {
+    pub(super) store: bool,
+    pub(super) requests: bool,
+    pub(super) moved_in: bool,
+    /// That schema has none of them, and the second one, which comes later in the path, has some.
+    elsewhere: Option<[String; 2]>,
+}
+
+impl Tables {
+    /// Those that there are.
+    pub(super) async fn of(session: &Session) -> Result<Self, Error> {
+        const FIND: &str = "
+            WITH here AS (
+                SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
+                WHERE nspname = current_schema() AND relname IN ('store', 'requests', 'moved_in')
+            )
+            SELECT 'store' IN (SELECT relname FROM here),
+                'requests' IN (SELECT relname FROM here),
+                'moved_in' IN (SELECT relname FROM here),
+                current_schema()::text,
+                (SELECT nspname::text FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
+                 WHERE pg_class.oid = to_regclass('store') AND to_regclass('requests') IS NOT NULL
+                   AND NOT EXISTS (SELECT FROM here))";
+        let row = session.find(FIND, &[]).await?;
+        let row = row.ok_or_else(|| Error::Row("the catalog says nothing".to_owned()))?;
+        let (here, other): (Option<String>, Option<String>) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(Self {
+            store: row.try_get(0)?,
+            requests: row.try_get(1)?,
+            moved_in: row.try_get(2)?,
+            elsewhere: here.zip(other).map(|(here, other)| [here, other]),
+        })
+    }
+
+    /// Why no tables may be created, although there are none.
+    pub(super) fn problem(&self) -> Option<String> {
+        let [here, other] = self.elsewhere.as_ref()?;
+        Some(format!(
+            "the schema {here} has no tables of the service, and {other}, which comes later in the \
+             search_path of the role, has tables `store` and `requests`: let the search_path be \
+             the schema of the store alone (ALTER ROLE ... SET search_path = ...)"
+        ))
+    }
+}
+
 /// The version of the schema, 0 if there is none; or why this program can't work with it.
 async fn version(session: &Session) -> Result<Result<i32, String>, Error> {
-    let is_new = "SELECT to_regclass('store') IS NULL, to_regclass('requests') IS NULL,
-        to_regclass('moved_in') IS NOT NULL";
-    let (has_no_store, has_no_requests, has_come) = match session.find(is_new, &[]).await? {
-        Some(row) => (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?),
-        None => (true, true, false),
-    };
-    if has_come && !is_complete(session).await? {
+    let tables = Tables::of(session).await?;
+    if let Some(problem) = tables.problem() {
+        return Ok(Err(problem));
+    }
+    if tables.moved_in && !is_complete(session).await? {
         return Ok(Err(INCOMPLETE.to_owned()));
     }
-    match (has_no_store, has_no_requests) {
-        (true, true) => return Ok(Ok(0)),
-        (true, false) => {
+    match (tables.store, tables.requests) {
+        (false, false) => return Ok(Ok(0)),
+        (false, true) => {
             return Ok(Err(
                 "the database has a table `requests` that is not of this service; use another \
                  database"
@@ -114,16 +159,27 @@ async fn is_complete(session: &Session) -> Result<bool, Error> {
 
 /// Creates the tables in an empty database, for the store `id`. The caller has [`lock`].
 pub(super) async fn create(session: &Session, id: &str) -> Result<(), Error> {
-    for migration in MIGRATIONS {
+    upgrade(session, 0, id).await.map(drop)
+}
+
+/// Brings the tables from `version` to the newest one. Returns the store's id, which is `new_id` if
+/// it has none yet.
+async fn upgrade(session: &Session, version: i32, new_id: &str) -> Result<String, Error> {
+    let applied = usize::try_from(version).unwrap_or(0);
+    for migration in MIGRATIONS.iter().skip(applied) {
         session.execute_all(migration).await?;
     }
-    let insert = "INSERT INTO store (id, version, oldest) VALUES ($1, $2, $3)";
+    let note = "INSERT INTO store (id, version, oldest) VALUES ($1, $2, $3)
+         ON CONFLICT (one) DO UPDATE SET version = greatest(store.version, excluded.version),
+             oldest = greatest(store.oldest, excluded.oldest)
+         RETURNING id";
     let values = [
-        (&id as _, Type::TEXT),
+        (&new_id as _, Type::TEXT),
         (&newest() as _, Type::INT4),
         (&OLDEST as _, Type::INT4),
     ];
-    session.execute(insert, &values).await.map(drop)
+    let noted = session.find(note, &values).await?;
+    Ok(noted.ok_or_else(missing)?.try_get(0)?)
 }
 
 /// Waits for others that create or migrate the tables, until the end of the transaction.
@@ -144,33 +200,13 @@ async fn apply(session: Session, id: String) -> Result<Found, Error> {
         Ok(version) => version,
         Err(why) => return Ok(Found::Unusable(why)),
     };
-    for migration in MIGRATIONS
-        .iter()
-        .skip(usize::try_from(version).unwrap_or(0))
-    {
-        session.execute_all(migration).await?;
-    }
+    let id = upgrade(&session, version, &id).await?;
     create_functions(&session).await?;
-    let stored = session
-        .find(
-            "INSERT INTO store (id, version, oldest) VALUES ($1, $2, $3)
-             ON CONFLICT (one) DO UPDATE SET version = greatest(store.version, excluded.version),
-                 oldest = greatest(store.oldest, excluded.oldest)
-             RETURNING id",
-            &[
-                (&id, Type::TEXT),
-                (&newest(), Type::INT4),
-                (&OLDEST, Type::INT4),
-            ],
-        )
-        .await?;
-    match stored {
-        Some(row) => Ok(Found::Current(row.try_get(0)?)),
-        None => Err(missing()),
-    }
+    Ok(Found::Current(id))
 }
 
-/// Creates the functions of this release that are not there. Those of others stay.
+/// Creates the functions of this release that are not there: in the schema of the tables, where a
+/// call finds them first. Those of other releases stay.
 async fn create_functions(session: &Session) -> Result<(), Error> {
     let functions: [&Function; 4] = [
         &accept::INSERT,
@@ -178,16 +214,18 @@ async fn create_functions(session: &Session) -> Result<(), Error> {
         claim::function(Work::Redelivery),
         &settle::SETTLE,
     ];
-    let names = functions.map(Function::name);
-    let missing =
-        "SELECT to_regproc(name) IS NULL FROM unnest($1) WITH ORDINALITY AS it (name, place)
-        ORDER BY place";
+    let signatures = functions.map(Function::signature);
+    let find = "
+        SELECT quote_ident(current_schema()),
+            to_regprocedure(quote_ident(current_schema()) || '.' || signature) IS NULL
+        FROM unnest($1) WITH ORDINALITY AS it (signature, place) ORDER BY place";
     let rows = session
-        .query(missing, &[(&&names[..], Type::TEXT_ARRAY)])
+        .query(find, &[(&&signatures[..], Type::TEXT_ARRAY)])
         .await?;
     for (function, row) in functions.iter().zip(rows) {
-        if row.try_get(0)? {
-            session.execute_all(function.definition()).await?;
+        if row.try_get(1)? {
+            let create = function.definition(row.try_get(0)?);
+            session.execute_all(&create).await?;
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use std::{
 
 use deadpool_postgres::{Object, Pool, PoolError};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError},
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_postgres::{
@@ -41,9 +41,13 @@ use crate::services::store::{
 /// A parameter and its type, which is sent with the statement: that saves a round trip.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// How long a read or a write may take, with the wait for a connection. The server gives up a
-/// little earlier, so that its answer makes the outcome known.
+/// How long a read or a write may take, once it has a connection. The server gives up a little
+/// earlier, so that its answer makes the outcome known.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long it may wait for a connection before. Nothing is sent by then: it has failed, and the
+/// server is not suspected.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// Begins a transaction of several statements. `statement_timeout` counts for each of them.
 ///
@@ -112,9 +116,9 @@ pub(super) struct Sessions {
     /// The queue of writes of all kinds: those that wait for a connection hold a place.
     writes: Arc<Semaphore>,
     write_queue: usize,
-    reads: Semaphore,
-    reading: Semaphore,
-    reading_long: Semaphore,
+    reads: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
+    reading_long: Arc<Semaphore>,
     /// The writes under way, and what gathers them.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -135,9 +139,9 @@ impl Sessions {
             measures: Measures::new(),
             writes: Arc::new(Semaphore::new(write_queue)),
             write_queue,
-            reads: Semaphore::new(READS),
-            reading: Semaphore::new(READING),
-            reading_long: Semaphore::new(LONG),
+            reads: Arc::new(Semaphore::new(READS)),
+            reading: Arc::new(Semaphore::new(READING)),
+            reading_long: Arc::new(Semaphore::new(LONG)),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
@@ -235,9 +239,9 @@ impl Sessions {
     ) -> Result<T, StoreError> {
         let _room = self.room_for_read()?;
         let _turns = (turn(&self.reading_long).await?, turn(&self.reading).await?);
-        let deadline = Instant::now() + DEADLINE;
         let run = async {
-            let session = self.session(deadline).await?;
+            let session = self.session().await?;
+            let deadline = Instant::now() + DEADLINE;
             let connection = Arc::clone(&session.0);
             let running = async {
                 // Both are sent at once, as in `try_commit`.
@@ -263,8 +267,29 @@ impl Sessions {
             .map_err(|error| error.into_store(false))
     }
 
-    fn room_for_read(&self) -> Result<SemaphorePermit<'_>, StoreError> {
-        self.reads.try_acquire().map_err(|error| match error {
+    /// Runs a read that ends with a commit, which waits for the synchronous standbys: in a task,
+    /// so that it is not cancelled if the caller leaves.
+    pub(super) async fn confirmed<T, Run, Running>(
+        self: &Arc<Self>,
+        run: Run,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: FnOnce(Arc<Self>) -> Running,
+        Running: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let places = (self.room_for_read()?, turn(&self.reading).await?);
+        let run = run(Arc::clone(self));
+        let task = self.tasks.spawn(async move {
+            let _places = places;
+            run.await.map_err(|error| error.into_store(false))
+        });
+        task.await.unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    fn room_for_read(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let room = Arc::clone(&self.reads).try_acquire_owned();
+        room.map_err(|error| match error {
             TryAcquireError::NoPermits => StoreError::QueueFull,
             TryAcquireError::Closed => StoreError::Closed,
         })
@@ -277,8 +302,8 @@ impl Sessions {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, Error> {
+        let session = self.session().await?;
         let deadline = Instant::now() + DEADLINE;
-        let session = self.session(deadline).await?;
         let running = async {
             // All are sent at once: statements are queued in the order in which they are polled.
             let (transaction, rows, ended) = tokio::join!(
@@ -447,13 +472,15 @@ impl Sessions {
         Run: Fn(Session) -> Running + Sync,
         Running: Future<Output = Result<T, Error>> + Send,
     {
-        let deadline = Instant::now() + DEADLINE;
+        let last_try = Instant::now() + DEADLINE;
         let mut tries = 1;
         loop {
             let commits = AtomicBool::new(false);
-            let done = self.try_commit(&mut room, run, &commits, deadline).await;
+            let done = self.try_commit(&mut room, run, &commits).await;
             match self.noted(done) {
-                Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
+                Err(error) if error.is_conflict() && tries < TRIES && Instant::now() < last_try => {
+                    tries += 1;
+                }
                 // Relaxed: of this task alone.
                 done => {
                     return done.map_err(|error| error.into_store(commits.load(Ordering::Relaxed)));
@@ -468,9 +495,8 @@ impl Sessions {
         Run: Fn(Session) -> Running + Sync,
         Running: Future<Output = Result<T, Error>> + Send,
     {
-        let deadline = Instant::now() + DEADLINE;
-        let commits = AtomicBool::new(false);
-        self.try_commit(&mut None, run, &commits, deadline).await
+        self.try_commit(&mut None, run, &AtomicBool::new(false))
+            .await
     }
 
     async fn try_commit<T, Run, Running>(
@@ -478,14 +504,14 @@ impl Sessions {
         room: &mut Option<Room>,
         run: &Run,
         commits: &AtomicBool,
-        deadline: Instant,
     ) -> Result<T, Error>
     where
         Run: Fn(Session) -> Running + Sync,
         Running: Future<Output = Result<T, Error>> + Send,
     {
         self.may_write().await?;
-        let session = self.session(deadline).await?;
+        let session = self.session().await?;
+        let deadline = Instant::now() + DEADLINE;
         *room = None;
         let connection = Arc::clone(&session.0);
         let running = async {
@@ -571,8 +597,8 @@ impl Sessions {
         done
     }
 
-    async fn session(&self, deadline: Instant) -> Result<Session, Error> {
-        let connection = timeout_at(deadline, self.connection()).await;
+    async fn session(&self) -> Result<Session, Error> {
+        let connection = timeout(WAIT, self.connection()).await;
         let connection = connection.unwrap_or_else(|_| {
             let late = "no connection to the database was free in time";
             Err(Error::NoConnection(late.to_owned()))
@@ -707,8 +733,9 @@ impl Session {
     }
 }
 
-async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, StoreError> {
-    turns.acquire().await.map_err(|_| StoreError::Closed)
+async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError> {
+    let turn = Arc::clone(turns).acquire_owned().await;
+    turn.map_err(|_| StoreError::Closed)
 }
 
 fn unanswered() -> StoreError {
@@ -717,3 +744,6 @@ fn unanswered() -> StoreError {
         message: "the task of this write ended without an answer".into(),
     }
 }
+
+#[cfg(test)]
+mod waits;

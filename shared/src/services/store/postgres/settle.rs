@@ -1,16 +1,25 @@
 //! The ends of claims. Each names its fencing token and changes nothing if the claim was lost.
 //!
 //! The settlements of jobs are gathered: one statement changes the rows of a batch, and records
-//! their attempts and events. Those of redeliveries are few, and are a transaction each.
+//! their attempts and events. It passes the rows that another transaction has locked, and those are
+//! tried again: the transaction of another program can take long, and delays only what it has
+//! locked. The settlements of redeliveries are few, and are a transaction each.
 
+mod found;
 mod rows;
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
+use tokio::time::{Instant, sleep};
 use tokio_postgres::types::Type;
-use uuid::Uuid;
 
-use self::rows::Rows;
+use self::{
+    found::{Found, look},
+    rows::Rows,
+};
 use super::{
     Sessions, attempts,
     batches::{Batches, Running},
@@ -24,8 +33,18 @@ use super::{
 };
 use crate::{
     models::{EventKind, Failure},
-    services::store::{Claim, Settlement, StoreError, WorkResult},
+    services::store::{Claim, Settlement, StoreError, Trouble, WorkResult, delivered::KEPT},
 };
+
+/// How long a settlement waits for a row that another transaction has locked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two tries. Our own transactions hold a lock for some milliseconds.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// What became of a settlement in its batch.
+pub(super) type Answer = Result<Found, StoreError>;
 
 /// The end of a claim, and the result that comes with it.
 #[derive(Clone)]
@@ -133,7 +152,7 @@ WITH new AS (
 ), held AS (
     SELECT it.id, new.place, it.delivered IS NOT NULL AS is_full
     FROM new JOIN requests AS it ON {is_held}
-    ORDER BY it.id FOR NO KEY UPDATE OF it
+    ORDER BY it.id FOR NO KEY UPDATE OF it SKIP LOCKED
 ), settled AS (
     UPDATE requests AS it SET {SET}, status = new.status,
         owner = CASE WHEN new.wait IS NULL THEN it.owner END,
@@ -178,38 +197,15 @@ SELECT place FROM settled",
         reason = state::failed_for("it.failure_reason", "new.reason"),
         detail = state::failed_for("it.failure_detail", "new.detail"),
         REPLACE = attempts::REPLACE,
-        KEPT = attempts::KEPT,
     );
     Function::new("settle", &types, "place bigint", &sql)
 });
 
-/// Which of these settlements are on record. Each is a search by a primary key: the planner would
-/// make a set of the whole table out of `EXISTS`, if it expects many.
-///
-/// What a worker has ended keeps its name and its claim. A poison job has no owner. `delivered` is
-/// compared as text: what an edit by hand has made of it is no error.
-const RECORDED: &str = "
-SELECT place
-FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::integer[])
-    WITH ORDINALITY AS it (id, owner, claim, number, place)
-WHERE CASE
-    WHEN number IS NULL THEN
-        (SELECT owner = it.owner AND claim = it.claim AND status <> 'PROCESSING'
-         FROM requests WHERE id = it.id)
-    ELSE
-        coalesce(
-            (SELECT claim = it.claim FROM attempts
-             WHERE request_id = it.id AND number = it.number),
-            (SELECT delivered ->> 'claim' = it.claim::text
-                 AND delivered ->> 'number' = it.number::text
-             FROM requests WHERE id = it.id))
-    END";
-
-/// Starts to gather the settlements of jobs. Each is told whether it has ended its claim.
-pub(super) fn batches(sessions: &Arc<Sessions>) -> Batches<End, bool> {
+/// Starts to gather the settlements of jobs.
+pub(super) fn batches(sessions: &Arc<Sessions>) -> Batches<End, Answer> {
     let run = {
         let sessions = Arc::clone(sessions);
-        move |ends: Arc<[End]>| -> Running<bool> {
+        move |ends: Arc<[End]>| -> Running<Answer> {
             let sessions = Arc::clone(&sessions);
             Box::pin(async move { settle_jobs(&sessions, &ends).await })
         }
@@ -217,53 +213,63 @@ pub(super) fn batches(sessions: &Arc<Sessions>) -> Batches<End, bool> {
     Batches::start(sessions, super::IN_FLIGHT, run)
 }
 
-async fn settle_jobs(sessions: &Sessions, ends: &[End]) -> Result<Vec<bool>, Error> {
+/// Settles a job with others. Returns whether it has ended its claim. If the caller leaves while
+/// another transaction has locked the row, nothing is changed.
+///
+/// # Errors
+/// The write failed, or the row was locked for too long.
+pub(super) async fn settle_job(
+    settlements: &Batches<End, Answer>,
+    end: End,
+) -> Result<bool, StoreError> {
+    let (until, mut pause) = (Instant::now() + PATIENCE, FIRST_PAUSE);
+    loop {
+        let written = settlements.write(end.clone(), end.bytes()).await;
+        match written.flatten()? {
+            Found::Ended => return Ok(true),
+            Found::Lost => return Ok(false),
+            Found::Locked if Instant::now() >= until => {
+                return Err(StoreError::Failed {
+                    trouble: Trouble::Busy,
+                    message: "another transaction has locked the row of this job".into(),
+                });
+            }
+            Found::Locked => {
+                sleep(pause).await;
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Settles a batch. An error is one of all its settlements.
+async fn settle_jobs(sessions: &Sessions, ends: &[End]) -> Result<Vec<Answer>, Error> {
     let mut has_settled = vec![false; ends.len()];
     let rows = Rows::of(ends);
     for row in sessions.call(&SETTLE, &rows.parameters()).await? {
         columns::set(&mut has_settled, &row, true)?;
     }
-    find_recorded(sessions, ends, &mut has_settled).await?;
-    Ok(has_settled)
-}
-
-/// Finds which of `ends` have ended their claims before, of those that have not ended them now. The
-/// caller repeats one whose outcome it could not learn.
-///
-/// A park and a release leave nothing by which they can be told from a lease expiry.
-async fn find_recorded(
-    sessions: &Sessions,
-    ends: &[End],
-    has_settled: &mut [bool],
-) -> Result<(), Error> {
-    let leaves_record = |end: &End| {
-        matches!(&*end.settlement, Settlement::Finish { .. }) || end.settlement.attempt().is_some()
-    };
-    let places: Vec<usize> = (0..ends.len())
-        .filter(|at| !has_settled[*at] && leaves_record(&ends[*at]))
-        .collect();
-    if places.is_empty() {
-        return Ok(());
+    let mut answers: Vec<Answer> = vec![Ok(Found::Ended); ends.len()];
+    let left: Vec<usize> = (0..ends.len()).filter(|at| !has_settled[*at]).collect();
+    if left.is_empty() {
+        return Ok(answers);
     }
-    let unsettled: Vec<&End> = places.iter().map(|at| &ends[*at]).collect();
-    let ids: Vec<Uuid> = unsettled.iter().map(|end| end.claim.id.uuid()).collect();
-    let owners: Vec<Uuid> = unsettled.iter().map(|end| end.claim.owner.uuid()).collect();
-    let claims: Vec<i64> = unsettled.iter().map(|end| end.claim.number).collect();
-    let numbers: Vec<Option<i32>> = unsettled.iter().map(|end| end.number()).collect();
-    let values: [Parameter<'_>; 4] = [
-        (&ids, Type::UUID_ARRAY),
-        (&owners, Type::UUID_ARRAY),
-        (&claims, Type::INT8_ARRAY),
-        (&numbers, Type::INT4_ARRAY),
-    ];
-    let mut is_recorded = vec![false; places.len()];
-    for row in sessions.commit_one(RECORDED, &values).await? {
-        columns::set(&mut is_recorded, &row, true)?;
+    let others: Vec<&End> = left.iter().map(|at| &ends[*at]).collect();
+    match look(sessions, &others).await {
+        Ok(found) => {
+            for (at, found) in left.into_iter().zip(found) {
+                answers[at] = Ok(found);
+            }
+        }
+        // The others are committed.
+        Err(error) => {
+            let error = error.into_store(true);
+            for at in left {
+                answers[at] = Err(error.clone());
+            }
+        }
     }
-    for (at, is_recorded) in places.into_iter().zip(is_recorded) {
-        has_settled[at] = is_recorded;
-    }
-    Ok(())
+    Ok(answers)
 }
 
 /// Settles a redelivery. Returns whether it has ended its claim.
@@ -279,10 +285,12 @@ pub(super) async fn settle_redelivery(
         let end = settling.clone();
         async move { write_redelivery(&session, &end).await }
     });
-    let mut has_settled = [settled.await?];
-    let recorded = find_recorded(sessions, &[end], &mut has_settled).await;
-    recorded.map_err(|error| error.into_store(false))?;
-    Ok(has_settled[0])
+    if settled.await? {
+        return Ok(true);
+    }
+    let find = |sessions: Arc<Sessions>| async move { look(&sessions, &[&end]).await };
+    let found = sessions.confirmed(find).await?;
+    Ok(found.contains(&Found::Ended))
 }
 
 async fn write_redelivery(session: &Session, end: &End) -> Result<bool, Error> {
@@ -329,3 +337,6 @@ async fn change_redelivery(session: &Session, end: &End) -> Result<bool, Error> 
     ];
     Ok(session.execute(&sql, &values).await? > 0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,11 @@ use crate::services::store::Work;
 /// SQL for the rows that workers hold.
 pub(super) const IS_CLAIMED: &str = "status = 'PROCESSING'";
 
+/// SQL for the rows of `workers` that are leases. One that has expired is kept, with this beat, as
+/// long as another program has locked a row of its worker: an expiry of that one reclaims the rest.
+pub(super) const HAS_LEASE: &str = "beat <> -1";
+pub(super) const EXPIRED: i64 = -1;
+
 /// SQL that selects the one row, named `it`, on which the claim in `$1` to `$3` is held: its id,
 /// owner and number. A row that was returned keeps its claim number until its next claim, but no
 /// owner.

@@ -4,6 +4,7 @@ use tokio_postgres::types::Type;
 
 use super::{
     attempts, columns,
+    confirm::confirm,
     error::Error,
     session::{Parameter, Session},
     state::{self, IS_HELD},
@@ -56,6 +57,7 @@ pub(super) async fn store(
         (&number, Type::INT4),
     ];
     if session.execute(&sql, &values).await? == 0 {
+        confirm(session).await?;
         return Ok(false);
     }
     if let Some(attempt) = attempt {

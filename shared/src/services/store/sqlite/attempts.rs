@@ -1,57 +1,16 @@
 //! The record of attempts: a row of `attempts` for each, but for the successful callback with which
 //! a job ends. Most jobs have only that one, so it is in the row that their end writes anyway.
 
-use std::borrow::Cow;
-
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
 
 use super::{columns, state};
 use crate::{
     models::{Attempt, AttemptClass, RequestId, Stage},
-    services::store::{AttemptRecord, Claim, Work, job::to_json},
+    services::store::{
+        AttemptRecord, Claim,
+        delivered::{Delivered, KEPT, duration_ms, with_delivered},
+    },
 };
-
-/// The number of attempts, and of events, kept for one request; older ones are deleted. Without
-/// this limit, repeated redelivery would grow the tables without bound.
-pub(super) const KEPT: u32 = 1000;
-
-/// The column `delivered` of a job.
-#[derive(Deserialize, Serialize)]
-struct Delivered<'a> {
-    number: u32,
-    #[serde(borrow)]
-    started_at: Cow<'a, str>,
-    duration_ms: u32,
-    status: Option<u16>,
-    /// The claim under which it was made.
-    claim: i64,
-}
-
-impl<'a> Delivered<'a> {
-    /// `None` if an edit by hand has made the column invalid: that hides no other attempt.
-    fn parse(json: &'a str) -> Option<Self> {
-        serde_json::from_str(json).ok()
-    }
-}
-
-/// What the row of a job has of the attempt with which it ends, if that goes there.
-pub(super) fn delivered(claim: &Claim, attempted: &AttemptRecord) -> Option<String> {
-    let is_delivery = claim.work == Work::Job
-        && attempted.stage == Stage::Callback
-        && attempted.class == AttemptClass::Success
-        && attempted.error.is_none()
-        && attempted.internal_detail.is_none();
-    is_delivery.then(|| {
-        to_json(&Delivered {
-            number: attempted.number,
-            started_at: columns::time(attempted.started_at).into(),
-            duration_ms: duration_ms(attempted),
-            status: attempted.status,
-            claim: claim.number,
-        })
-    })
-}
 
 /// Gives the attempt in the row of a claimed job a row of its own: the job had ended, and was put
 /// back by hand. Returns whether there was something in the way of another one.
@@ -127,11 +86,6 @@ pub(super) fn record(
     Ok(())
 }
 
-fn duration_ms(attempted: &AttemptRecord) -> u32 {
-    // A deadline has 30 days at most, which fit. Only a suspended process takes longer.
-    u32::try_from(attempted.duration.as_millis()).unwrap_or(u32::MAX)
-}
-
 /// Whether this attempt is recorded under this claim.
 pub(super) fn is_recorded(
     connection: &Connection,
@@ -163,7 +117,7 @@ pub(super) fn of(
     id: RequestId,
     delivered: Option<&str>,
 ) -> rusqlite::Result<Vec<Attempt>> {
-    let mut attempts: Vec<_> = connection
+    let attempts: Vec<_> = connection
         .prepare_cached(
             "SELECT number, started_at, duration_ms, class, status, error, stage
              FROM attempts WHERE request_id = ?1 ORDER BY number",
@@ -181,32 +135,5 @@ pub(super) fn of(
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    if let Some(delivered) = delivered.and_then(Delivered::parse) {
-        insert(&mut attempts, delivered);
-    }
-    Ok(attempts)
-}
-
-fn insert(attempts: &mut Vec<Attempt>, delivered: Delivered<'_>) {
-    let Delivered { number, .. } = delivered;
-    let at = attempts.partition_point(|attempt| attempt.number < number);
-    // The same number is only taken if the row was edited by hand.
-    attempts.retain(|attempt| attempt.number != number);
-    attempts.insert(
-        at,
-        Attempt {
-            number,
-            stage: Stage::Callback,
-            started_at: delivered.started_at.into_owned(),
-            duration_ms: delivered.duration_ms,
-            class: AttemptClass::Success,
-            status: delivered.status,
-            error: None,
-        },
-    );
-    // The table has deleted only what is too old of its own.
-    let oldest = attempts
-        .last()
-        .map_or(0, |last| last.number.saturating_sub(KEPT));
-    attempts.retain(|attempt| attempt.number > oldest);
+    Ok(with_delivered(attempts, delivered))
 }

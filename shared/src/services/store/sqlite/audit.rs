@@ -5,21 +5,10 @@ use rusqlite::{Connection, params};
 use serde_json::value::RawValue;
 
 use super::columns;
-use crate::{
-    models::ClientName,
-    services::store::{AuditRecord, audit::AUDIT_KEPT},
+use crate::services::store::{
+    AuditRecord,
+    audit::{AUDIT_KEPT, Action},
 };
-
-/// What is recorded of an action.
-pub(super) struct Action<'a> {
-    pub(super) operator: &'a ClientName,
-    pub(super) name: &'a str,
-    /// JSON.
-    pub(super) filter: &'a str,
-    pub(super) matched: usize,
-    pub(super) changed: usize,
-    pub(super) dry_run: bool,
-}
 
 /// Records an action, in its own transaction.
 pub(super) fn record(tx: &Connection, action: &Action<'_>) -> rusqlite::Result<()> {

@@ -10,17 +10,8 @@ use super::{
 };
 use crate::{
     models::HandlerName,
-    services::store::{Breakers, OpenBreaker, OwnerId, job::to_json},
+    services::store::{Breakers, OpenBreaker, OwnerId, breakers::Serving, job::to_json},
 };
-
-/// The workers that serve a handler, and its circuit breakers in them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Serving {
-    /// The name, as it is stored.
-    pub(super) handler: String,
-    pub(super) workers: u32,
-    pub(super) breakers: Breakers,
-}
 
 /// A worker that has sent no heartbeat for this long serves nothing, and what it has said of its
 /// breakers is old: more than a hundred are missing. Other workers expire its lease, but the last

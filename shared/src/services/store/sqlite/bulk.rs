@@ -2,17 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{
-    audit::{self, Action},
-    cancel::{self, Canceller},
-    clock::StoreTime,
-    columns, redelivery,
-};
+use super::{audit, cancel, clock::StoreTime, columns, redelivery};
 use crate::{
     models::{ClientName, Destination, FailureReason, HandlerName, RequestId, Status},
     services::store::{
-        Acted, Applied, Bulk, BulkAction, Scope, Selected, Selection, SelectionPage,
-        list::in_millis,
+        Acted, Applied, Bulk, BulkAction, Scope, Selected, Selection, SelectionPage, audit::Action,
+        cancel::Canceller, list::in_millis,
     },
 };
 

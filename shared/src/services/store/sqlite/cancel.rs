@@ -10,43 +10,21 @@ use super::{
 };
 use crate::{
     models::{Failure, FailureReason, RequestId, Status, Transition},
-    services::store::{Cancelled, CancelledClaim, CancelledWork, Scope, Uncancellable, Work},
+    services::store::{
+        Cancelled, CancelledClaim, CancelledWork, Scope, Uncancellable, Work,
+        cancel::{Canceller, MAY_ARRIVE},
+    },
 };
 
 /// The heartbeats that name a cancelled claim.
 const BEATS: i64 = 4;
 
-/// The end of a detail, by which a repeat tells what the first call has found.
-const MAY_ARRIVE: &str =
-    "An attempt at the work or the callback that had begun may have taken effect.";
-
-/// The same, as the release before wrote it.
+/// The end of a detail as the release before wrote it: [`MAY_ARRIVE`].
 const MAY_ARRIVE_BEFORE: &str = "A callback attempt that had begun may still have arrived.";
 
 /// SQL for the rows of requests that have a job or a redelivery in progress.
 pub(super) const IN_PROGRESS: &str = "mode = 'async' AND (status IN ('PENDING', 'PROCESSING')
     OR EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id))";
-
-/// Who cancels.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Canceller {
-    Client,
-    Operator,
-}
-
-impl Canceller {
-    fn detail(self, may_arrive: bool) -> String {
-        let who = match self {
-            Self::Client => "The client",
-            Self::Operator => "An operator",
-        };
-        if may_arrive {
-            format!("{who} cancelled it. {MAY_ARRIVE}")
-        } else {
-            format!("{who} cancelled it while no worker held it.")
-        }
-    }
-}
 
 /// Cancels what is unfinished of a request within `scope`.
 pub(super) fn cancel(

@@ -5,13 +5,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
-    attempts::KEPT,
     columns,
     state::{self, IS_CLAIMED, IS_HELD},
 };
 use crate::{
     models::{Event, EventKind, RequestId},
-    services::store::{Claim, OwnerId, Work},
+    services::store::{Claim, OwnerId, Work, delivered::KEPT},
 };
 
 /// Records an event of one claimed job.

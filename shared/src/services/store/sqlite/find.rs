@@ -4,16 +4,16 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    attempts, bodies,
-    breakers::{self, Serving},
+    attempts, bodies, breakers,
     clock::{Clock, StoreTime},
     columns, events,
 };
 use crate::{
-    models::{Mode, Request, RequestId, Status},
+    models::{Request, RequestId},
     services::store::{
-        Scope, Work,
-        waiting::{ItsHandler, PausedPart, Place, Unfinished, waiting_for},
+        Scope,
+        breakers::Serving,
+        waiting::{PausedPart, Stored, waiting_for},
     },
 };
 
@@ -46,13 +46,14 @@ pub(super) fn find(
             bodies::RESULT
         ))?
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
-            Ok((request(id, row, clock)?, Stored::read(row, clock)?))
+            let delivered = columns::text(row, 23)?;
+            Ok((request(id, row, clock)?, stored(row, clock)?, delivered))
         })
         .optional()?;
-    let Some((mut request, stored)) = found else {
+    let Some((mut request, stored, delivered)) = found else {
         return Ok(None);
     };
-    request.attempts = attempts::of(&snapshot, id, stored.delivered.as_deref())?;
+    request.attempts = attempts::of(&snapshot, id, delivered.as_deref())?;
     request.events = events::of(&snapshot, id)?;
     let serving = match &stored.handler {
         Some(handler) => breakers::of(&snapshot, handler, clock)?,
@@ -63,74 +64,18 @@ pub(super) fn find(
     Ok(Some(request))
 }
 
-/// What is stored of a request besides, and only its `waiting_for` and attempts show.
-struct Stored {
-    /// Or released as soon as a worker comes to it: nothing holds it but a pause.
-    is_due: bool,
-    /// The worker that holds it, if one does.
-    owner: String,
-    renewed_at: Option<String>,
-    paused: Option<PausedPart>,
-    /// Its handler, if that is not the report and its work is to be done.
-    handler: Option<String>,
-    /// The successful callback with which the job ended.
-    delivered: Option<String>,
-}
-
-impl Stored {
-    fn read(row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Self> {
-        let due: Option<i64> = row.get(11)?;
-        let has_work: bool = row.get(22)?;
-        let is_due = due.is_none_or(|due| StoreTime::stored(due) <= clock.now());
-        Ok(Self {
-            is_due: is_due || is_parked_by_pause(row, clock)?,
-            owner: columns::text(row, 16)?.unwrap_or_default(),
-            renewed_at: columns::text(row, 17)?,
-            handler: columns::text(row, 21)?.filter(|_| has_work),
-            delivered: columns::text(row, 23)?,
-            paused: if row.get(18)? {
-                Some(PausedPart::Everything)
-            } else if row.get(19)? {
-                Some(PausedPart::Receiver)
-            } else {
-                None
-            },
-        })
-    }
-
-    /// The job or redelivery of `request` that is not over, if there is one.
-    fn unfinished<'a>(&'a self, request: &'a Request, serving: &Serving) -> Option<Unfinished<'a>> {
-        let (work, status) = match request.redelivery {
-            Some(status) => (Work::Redelivery, status),
-            None => (Work::Job, request.status),
-        };
-        let place = match status {
-            // A sync request is recorded when it is over.
-            _ if request.mode == Mode::Sync => return None,
-            Status::Completed | Status::Failed => return None,
-            Status::Pending => Place::Table {
-                until: request.next_attempt_at.as_deref().filter(|_| !self.is_due),
-                is_parked: request.parked_since.is_some(),
-            },
-            Status::Processing => Place::Worker {
-                owner: &self.owner,
-                renewed_at: self.renewed_at.as_deref(),
-            },
-        };
-        Some(Unfinished {
-            work,
-            place,
-            claims: request.claims,
-            lost_claims: request.lost_claims,
-            last_attempt: request.attempts.last(),
-            paused: self.paused,
-            handler: self.handler.as_deref().map(|name| ItsHandler {
-                name,
-                workers: serving.workers,
-                breakers: serving.breakers,
-            }),
-        })
-    }
+/// What the row of a request has that is not shown.
+fn stored(row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Stored> {
+    let due: Option<i64> = row.get(11)?;
+    let has_work: bool = row.get(22)?;
+    let is_due = due.is_none_or(|due| StoreTime::stored(due) <= clock.now());
+    Ok(Stored {
+        is_due: is_due || is_parked_by_pause(row, clock)?,
+        owner: columns::text(row, 16)?.unwrap_or_default(),
+        renewed_at: columns::text(row, 17)?,
+        handler: columns::text(row, 21)?.filter(|_| has_work),
+        paused: PausedPart::of(row.get(18)?, row.get(19)?),
+    })
 }
 
 fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Request> {

@@ -3,14 +3,12 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{
-    audit::{self, Action},
-    clock::StoreTime,
-    columns,
-};
+use super::{audit, clock::StoreTime, columns};
 use crate::{
     models::{ClientName, Origin},
-    services::store::{Pause, Paused, Pauses, TooManyPauses, pause::MAX_PAUSED_ORIGINS},
+    services::store::{
+        Pause, Paused, Pauses, TooManyPauses, audit::Action, pause::MAX_PAUSED_ORIGINS,
+    },
 };
 
 /// How `pauses.origin` names everything.
@@ -67,14 +65,10 @@ fn note(
     operator: &ClientName,
     changed: usize,
 ) -> rusqlite::Result<()> {
-    let filter = match what {
-        Paused::Everything => serde_json::json!({"everything": true}),
-        Paused::Origin(origin) => serde_json::json!({"origin": origin.as_str()}),
-    };
     let action = Action {
         operator,
         name,
-        filter: &filter.to_string(),
+        filter: &what.filter(),
         matched: 1,
         changed,
         dry_run: false,

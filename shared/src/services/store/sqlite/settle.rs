@@ -8,7 +8,9 @@ use rusqlite::{Connection, ToSql, params, params_from_iter};
 use super::{attempts, bodies, clock::StoreTime, columns, events, redelivery, state};
 use crate::{
     models::{EventKind, Transition},
-    services::store::{AttemptRecord, Claim, Outcome, Settlement, Work, Worked},
+    services::store::{
+        AttemptRecord, Claim, Outcome, Settlement, Work, Worked, delivered::delivered,
+    },
 };
 
 /// How far ahead the `parked_at` of a job is that a pause has parked: longer than any pause.
@@ -124,7 +126,7 @@ impl Texts {
         };
         Self {
             ended_at: columns::time(Timestamp::now()),
-            delivered: last.and_then(|attempt| attempts::delivered(claim, attempt)),
+            delivered: last.and_then(|attempt| delivered(claim, attempt)),
         }
     }
 }

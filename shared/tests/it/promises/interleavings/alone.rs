@@ -1,6 +1,6 @@
 //! Sequential operations: each answer and all rows are compared with the model's.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseResult};
@@ -19,7 +19,7 @@ use super::{
     operation::{Case, Held, Operation, RECEIVERS, What},
     pending,
 };
-use crate::database::{Due, Engine, Parked, TestDatabase};
+use crate::database::{Due, Parked, TestDatabase};
 
 /// How far the store's clock and the wall clock may be apart within a test, in milliseconds.
 const CLOCKS_APART: i64 = 1000;
@@ -32,8 +32,8 @@ struct World {
 }
 
 /// Runs `case`, then lets one worker finish all that is left.
-pub(super) async fn play(engine: Engine, case: Case) -> TestCaseResult {
-    let database = TestDatabase::fresh(engine).await;
+pub(super) async fn play(database: Arc<TestDatabase>, case: Case) -> TestCaseResult {
+    let database = database.again().await;
     let settings = StoreSettings {
         idempotency_window: if case.keeps_keys {
             HOUR

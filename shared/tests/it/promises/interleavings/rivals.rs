@@ -23,7 +23,7 @@ use super::{
     operation::{Held, Operation, RECEIVERS, Script, Tenant, What},
     pending,
 };
-use crate::database::{Engine, History, Tables, TestDatabase};
+use crate::database::{History, Tables, TestDatabase};
 
 /// A caller that runs a script, and the answers it got.
 struct Rival {
@@ -48,8 +48,8 @@ struct Rival {
 }
 
 /// Runs all `scripts` concurrently, then lets one worker finish all that is left.
-pub(super) async fn play(engine: Engine, scripts: Vec<Script>) -> TestCaseResult {
-    let database = Arc::new(TestDatabase::fresh(engine).await);
+pub(super) async fn play(database: Arc<TestDatabase>, scripts: Vec<Script>) -> TestCaseResult {
+    let database = Arc::new(database.again().await);
     let stores = [database.open().await, database.open().await];
     database.record_history().await;
 

@@ -7,7 +7,12 @@ use std::{
 
 use tokio_postgres::{Row, types::Type};
 
-use super::super::{columns, error::Error, function::Function, state};
+use super::super::{
+    columns,
+    error::Error,
+    function::Function,
+    state::{self, HAS_LEASE},
+};
 use crate::{
     models::Transition,
     services::store::{Candidate, Claim, OwnerId, Work, stored_job::StoredJob},
@@ -59,7 +64,7 @@ pub(in super::super) fn claim_sql(work: Work) -> String {
          ), known AS MATERIALIZED (
              SELECT resumed, EXISTS (SELECT FROM pauses WHERE origin = '') AS is_paused FROM store
          ), lease AS MATERIALIZED (
-             SELECT repeats FROM workers WHERE owner = $1 FOR KEY SHARE
+             SELECT repeats FROM workers WHERE owner = $1 AND {HAS_LEASE} FOR KEY SHARE
          ), locked AS MATERIALIZED (
              SELECT it.id, place,
                  coalesce({request}.input_bytes, 0) + coalesce({request}.result_bytes, 0) AS bytes

@@ -7,7 +7,8 @@ use super::{
     super::{
         error::Error,
         fresh::Fresh,
-        lease, pause,
+        lease::{self, Locked},
+        pause,
         session::{Session, Sessions},
     },
     ClaimedRows, Lease, REPEATS, claim, claim_again, claim_once,
@@ -167,7 +168,7 @@ async fn a_claim_that_comes_while_its_lease_expires_claims_nothing() {
         move |session: Session| {
             let gate = gate.clone();
             async move {
-                let expired = lease::expire(&session, seen, 5).await?;
+                let expired = lease::expire(&session, seen, 5, Locked::Wait).await?;
                 gate.wait().await;
                 Ok::<_, Error>(expired)
             }
@@ -191,7 +192,9 @@ async fn an_expiry_reclaims_what_a_claim_under_way_wins() {
     let claimed = claim_at(&gate, sessions, seen.owner);
     let expiry = {
         let sessions = Arc::clone(sessions);
-        let expire = move |session: Session| async move { lease::expire(&session, seen, 5).await };
+        let expire = move |session: Session| async move {
+            lease::expire(&session, seen, 5, Locked::Wait).await
+        };
         async move { sessions.write(expire).await.unwrap().unwrap() }
     };
     let expired = gate.before(sessions, expiry).await;

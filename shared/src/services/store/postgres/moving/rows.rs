@@ -1,7 +1,5 @@
 //! Rows as texts: inserting them, and comparing them with those that are there.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::types::Type;
 
@@ -10,7 +8,10 @@ use super::super::{
     error::Error,
     session::{Parameter, Session},
 };
-use crate::services::store::moving::{Key, Kind, Rows, Table};
+use crate::services::{
+    report::hex,
+    store::moving::{Key, Kind, Rows, Table},
+};
 
 /// Inserts all of them.
 pub(super) async fn insert(session: &Session, rows: &Rows) -> Result<(), Error> {
@@ -153,9 +154,5 @@ fn hash_of(rows: &Rows) -> String {
             }
         }
     }
-    let mut text = String::new();
-    for byte in hash.finalize() {
-        let _ = write!(text, "{byte:02x}"); // a string takes everything
-    }
-    text
+    hex(&hash.finalize())
 }

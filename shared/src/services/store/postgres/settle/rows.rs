@@ -6,10 +6,13 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{
-    super::{attempts, columns, session::Parameter},
+    super::{columns, session::Parameter},
     End,
 };
-use crate::services::store::{AttemptRecord, Settlement, WorkResult};
+use crate::services::store::{
+    AttemptRecord, Settlement, WorkResult,
+    delivered::{self, duration_ms},
+};
 
 /// The settlements of a batch, column by column.
 pub(super) struct Rows<'a> {
@@ -59,7 +62,7 @@ impl<'a> Rows<'a> {
             delivered: all(ends, delivered),
             numbers: all(ends, End::number),
             started_at: attempted(ends, |it| columns::stored(it.started_at)),
-            durations: attempted(ends, |it| i64::from(attempts::duration_ms(it))),
+            durations: attempted(ends, |it| i64::from(duration_ms(it))),
             stages: attempted(ends, |it| it.stage.as_str()),
             classes: attempted(ends, |it| it.class.as_str()),
             http_statuses: all(ends, |end| end.settlement.attempt()?.status.map(i32::from)),
@@ -110,5 +113,5 @@ fn delivered(end: &End) -> Option<String> {
     let Settlement::Finish { attempt, .. } = &*end.settlement else {
         return None;
     };
-    attempts::delivered(&end.claim, attempt.as_ref()?)
+    delivered::delivered(&end.claim, attempt.as_ref()?)
 }

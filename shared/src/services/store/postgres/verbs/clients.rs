@@ -1,20 +1,18 @@
 //! The verbs of clients: requests are accepted, found, listed, cancelled, erased and redelivered.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::super::{
-    Postgres,
-    cancel::{self, Canceller},
-    erase,
+    Postgres, cancel, erase,
     error::Error,
     find,
     idempotency::{self, Key},
     list, progress,
     record::{self, Ended},
     redelivery,
-    session::Session,
+    session::{Session, Sessions},
 };
 use crate::{
     models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
@@ -23,7 +21,7 @@ use crate::{
         store::{
             Acceptance, Cancelled, Erased, ListPage, NewJob, Progress, Redeliverable,
             RedeliveryPage, RequestList, Scope, StoreError, Uncancellable, Unerasable,
-            Unredeliverable, job::to_json,
+            Unredeliverable, cancel::Canceller, job::to_json,
         },
     },
 };
@@ -42,9 +40,14 @@ impl Postgres {
         &self,
         job: &NewJob,
     ) -> Result<Option<Acceptance>, StoreError> {
+        if job.idempotency_key.is_none() {
+            return Ok(None);
+        }
+        let job = job.clone();
         // What is found is on the synchronous standbys.
-        let found = idempotency::find(&self.sessions, &[job]).await;
-        let found = found.map_err(|error| error.into_store(false))?;
+        let find =
+            |sessions: Arc<Sessions>| async move { idempotency::find(&sessions, &[&job]).await };
+        let found = self.sessions.confirmed(find).await?;
         Ok(found.into_iter().find_map(|key| match key {
             Key::Of(earlier) => Some(earlier),
             Key::Free(_) => None,

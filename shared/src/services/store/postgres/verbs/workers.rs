@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::super::{
-    Postgres, breakers, events, lease, retention,
+    Postgres, breakers, events,
+    lease::{self, Locked},
+    retention,
+    session::Session,
     settle::{self, End},
     worked,
 };
@@ -11,7 +14,7 @@ use crate::{
     models::{HandlerName, RequestId},
     services::store::{
         AttemptRecord, Claim, Ended, Expired, Heartbeat, OpenBreaker, OwnerId, Renewal, Settlement,
-        StoreError, Swept, Work, WorkResult, Worked,
+        StoreError, Swept, Trouble, Work, WorkResult, Worked,
     },
 };
 
@@ -52,10 +55,7 @@ impl Postgres {
     ) -> Result<(), StoreError> {
         let end = End::new(claim, result, settlement);
         held(match claim.work {
-            Work::Job => {
-                let bytes = end.bytes();
-                self.settlements.write(end, bytes).await?
-            }
+            Work::Job => settle::settle_job(&self.settlements, end).await?,
             Work::Redelivery => settle::settle_redelivery(&self.sessions, end).await?,
         })
     }
@@ -110,9 +110,20 @@ impl Postgres {
         seen: Heartbeat,
         max_claims: u32,
     ) -> Result<Option<Expired>, StoreError> {
-        self.sessions
-            .write(move |session| async move { lease::expire(&session, seen, max_claims).await })
-            .await
+        let expire = |locked| {
+            let expire = move |session: Session| async move {
+                lease::expire(&session, seen, max_claims, locked).await
+            };
+            self.sessions.write(expire)
+        };
+        match expire(Locked::Wait).await {
+            // Another program keeps a row locked. The others do not wait for that.
+            Err(StoreError::Failed {
+                trouble: Trouble::Busy,
+                ..
+            }) => expire(Locked::Leave).await,
+            expired => expired,
+        }
     }
 
     pub(in crate::services::store) async fn deregister(

@@ -10,7 +10,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use super::super::{bodies, columns};
-use crate::services::store::moving::{Key, Kind, Rows, Table};
+use crate::services::{
+    report::hex,
+    store::moving::{Key, Kind, Rows, Table},
+};
 
 /// The most rows of a batch.
 const ROWS: usize = 1000;
@@ -179,13 +182,4 @@ fn time_of(values: &[Option<String>]) -> Option<String> {
         i64::try_from(seconds.checked_mul(1000)?.checked_add(millis)?).ok()
     };
     shown(millis().unwrap_or(0))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}"); // a string takes everything
-    }
-    text
 }

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::super::{
-    Sqlite, accept, cancel, cancel::Canceller, erase, find, idempotency, idempotency::KeyedJob,
-    lease, list, progress, redelivery, writer::Bodies,
+    Sqlite, accept, cancel, erase, find, idempotency, idempotency::KeyedJob, lease, list, progress,
+    redelivery, writer::Bodies,
 };
 use crate::{
     models::{ClientName, Failure, HandlerName, Origin, ReportSpec, Request, RequestId},
@@ -16,7 +16,7 @@ use crate::{
         store::{
             Acceptance, Cancelled, Erased, ListPage, NewJob, Progress, Redeliverable,
             RedeliveryPage, RequestList, Scope, StoreError, Uncancellable, Unerasable,
-            Unredeliverable, job::to_json,
+            Unredeliverable, cancel::Canceller, job::to_json,
         },
     },
 };
