@@ -74,14 +74,14 @@ async fn hold<Case, Played>(
     played.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// `cases` cases, unless `PROPTEST_CASES` is set; a quarter of them for a server, where each takes
-/// a second to create its database. A failed case is kept in `regressions` and tried first in later
+/// `cases` cases, unless `PROPTEST_CASES` is set; half of them for a server, where each takes
+/// longer. A failed case is kept in `regressions` and tried first in later
 /// runs.
 fn config(engine: Engine, cases: u32, regressions: &'static str) -> ProptestConfig {
     let cases = match engine {
         Engine::Sqlite => cases,
         #[cfg(feature = "postgres")]
-        Engine::Postgres => cases / 4,
+        Engine::Postgres => cases / 2,
     };
     let default = ProptestConfig::default();
     let is_set = std::env::var_os("PROPTEST_CASES").is_some();

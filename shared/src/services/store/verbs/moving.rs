@@ -112,6 +112,14 @@ fn step(id: &str, mark: Option<&Mark>, found: &Found, name: &str) -> Result<Step
         (Some(mark), Found::Empty) if mark.target == name => Ok(Step::Begin {
             id: mark.id.clone(),
         }),
+        // Of two calls at once, the other one came to the target last and was marked first.
+        (Some(mark), Found::Arrival(it))
+            if mark.id != it.id && mark.target == name && it.clock.is_none() && it.store == id =>
+        {
+            Ok(Step::Begin {
+                id: mark.id.clone(),
+            })
+        }
         (Some(mark), Found::Arrival(it)) if mark.id == it.id => Ok(if it.is_done {
             Step::Over
         } else {
