@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::super::{
     Postgres, breakers, events, lease, retention,
+    session::Sessions,
     settle::{self, End},
     worked,
 };
@@ -22,15 +23,10 @@ impl Postgres {
         worked: Worked,
         attempt: Option<AttemptRecord>,
     ) -> Result<(), StoreError> {
-        let what = Arc::new((worked, attempt));
-        let stored = self.sessions.write(move |session| {
-            let what = Arc::clone(&what);
-            async move {
-                let (result, attempt) = &*what;
-                worked::store(&session, &claim, result, attempt.as_ref()).await
-            }
-        });
-        held(stored.await?)
+        let store = move |sessions: Arc<Sessions>| async move {
+            worked::store(&sessions, &claim, &worked, attempt.as_ref()).await
+        };
+        held(self.sessions.write_one(store).await?)
     }
 
     pub(in crate::services::store) async fn record_resend(
