@@ -81,6 +81,15 @@ impl Postgres {
             .ok_or(StoreError::LeaseLost)
     }
 
+    pub(in crate::services::store) async fn claims_of(
+        &self,
+        owner: OwnerId,
+    ) -> Result<Vec<Claim>, StoreError> {
+        self.sessions
+            .snapshot(async |session| lease::claims_of(session, owner).await)
+            .await
+    }
+
     pub(in crate::services::store) async fn report_breakers(
         &self,
         owner: OwnerId,
