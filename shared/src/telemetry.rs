@@ -19,6 +19,10 @@ pub(crate) const FATAL: &str = "fatal";
 /// limited: their number is that of the signals.
 pub(crate) const OPERATOR: &str = "operator";
 
+/// What the clients of the database's server say of each connection: that it was closed, and what
+/// the server told it. The store says it once for all of them.
+const OF_CONNECTIONS: [&str; 2] = ["deadpool.postgres", "tokio_postgres::connection"];
+
 /// The log of a process.
 pub struct Log(RateLimit);
 
@@ -35,13 +39,16 @@ pub fn start(filter: &LogFilter) -> Log {
     } else {
         lines.json().flatten_event(true).boxed()
     };
+    let always = [
+        (FATAL, LevelFilter::ERROR),
+        (OPERATOR, LevelFilter::INFO),
+        (rate_limit::COUNTS, LevelFilter::WARN),
+    ];
+    let never = OF_CONNECTIONS.map(|target| (target, LevelFilter::OFF));
+    let targets = always.into_iter().chain(never);
     // An error means that a subscriber is already set, and it stays.
     let _ = tracing_subscriber::registry()
-        .with(filter.always_with([
-            (FATAL, LevelFilter::ERROR),
-            (OPERATOR, LevelFilter::INFO),
-            (rate_limit::COUNTS, LevelFilter::WARN),
-        ]))
+        .with(filter.with(targets))
         .with(lines.with_filter(limit.clone()))
         .try_init();
     Log(limit)

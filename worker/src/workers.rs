@@ -12,7 +12,8 @@
 //!   that have recovered.
 //! * `handler_loops`: the loops that find jobs for each handler.
 //! * `pauses`: what operators have paused.
-//! * `retention`: the loop that deletes requests that ended long ago.
+//! * `retention`: the loop that deletes requests that ended long ago. `strays`: the loop that
+//!   returns jobs which the lease holds and the worker does not have.
 //! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
 //! * `waits`: how long jobs have waited, for the metrics.
 //! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces
@@ -38,6 +39,7 @@ mod running;
 mod shares;
 mod shortages;
 mod slots;
+mod strays;
 mod waits;
 mod watchdog;
 mod work;

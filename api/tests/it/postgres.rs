@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{task::spawn_blocking, time::sleep};
 
@@ -11,7 +12,7 @@ use crate::{
     idempotency::{accepted, keyed},
     postgres_server::PostgresServer,
     program_database::{Direct, folder_at},
-    service::{Service, exited_with, program},
+    service::{Service, exited_with, lines, program},
 };
 
 const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
@@ -45,6 +46,16 @@ async fn readiness(service: &Service) -> Answer {
     service.ask(bare("GET", "/readyz")).await
 }
 
+/// What libraries have logged. The service says itself that the database fails, once.
+fn lines_of_others(folder: &TempDir) -> Vec<Value> {
+    let mut lines = lines(&folder.path().join("api.log"));
+    lines.retain(|line| {
+        let target = line["target"].as_str().unwrap();
+        !target.starts_with("storm_") && target != "log"
+    });
+    lines
+}
+
 /// Asks until `/readyz` has this status.
 async fn ready_turns(service: &Service, status: u16) -> Answer {
     loop {
@@ -64,7 +75,9 @@ async fn a_server_that_is_down_at_the_start_is_waited_for() {
     let service = Service::spawn(program(folder.path()), folder.path()).await;
     let said = service.says("can't be opened yet").await;
     assert_eq!(said["trouble"], "unreachable");
-    assert_eq!(readiness(&service).await.status, 503);
+    let unready = readiness(&service).await;
+    assert_eq!(unready.status, 503);
+    assert_eq!(unready.json()["database"], "not open yet");
     let refused = service.ask(post("/async", JOB)).await;
     assert_eq!(refused.problem(), "503 database-unavailable");
     server.begin();
@@ -115,6 +128,7 @@ async fn a_crash_of_the_server_is_a_503_that_says_so_and_loses_no_accepted_job()
     let stored = Direct::open(folder.path()).await.count("requests").await;
     assert_eq!(ids.len(), 21);
     assert!([21, 22].contains(&stored), "{stored}");
+    assert_eq!(lines_of_others(&folder), Vec::<Value>::new());
     assert!(exited_with(service.stop().await, 0));
 }
 
@@ -146,6 +160,7 @@ async fn a_server_that_restarts_under_load_makes_one_job_of_each_key() {
     assert_eq!(ids.len(), 150, "a job of each key");
     let stored = Direct::open(folder.path()).await.count("requests").await;
     assert_eq!(stored, 152);
+    assert_eq!(lines_of_others(&folder), Vec::<Value>::new());
     assert!(exited_with(service.stop().await, 0));
 }
 

@@ -64,7 +64,10 @@ async fn the_process_is_live_and_not_ready_while_its_database_opens_and_while_it
     assert_eq!(get(addr, "/livez").await.status, 200);
     let starting = get(addr, "/readyz").await;
     assert_eq!(starting.status, 503);
-    assert_eq!(starting.json(), json!({"status": "starting"}));
+    assert_eq!(
+        starting.json(),
+        json!({"status": "starting", "database": "not open yet"})
+    );
     assert_eq!(
         get(addr, "/healthz").await.problem(),
         "503 database-unavailable"

@@ -55,10 +55,10 @@ impl LogFilter {
         Ok(Self(targets))
     }
 
-    /// The filter with events of `targets` up to these levels always enabled.
-    pub(crate) fn always_with<const N: usize>(
+    /// The filter with events of `targets` enabled up to these levels, whatever it says of them.
+    pub(crate) fn with(
         &self,
-        targets: [(&'static str, LevelFilter); N],
+        targets: impl IntoIterator<Item = (&'static str, LevelFilter)>,
     ) -> Targets {
         self.0.clone().with_targets(targets)
     }
@@ -155,7 +155,7 @@ mod tests {
         for text in ["off", "storm_api=debug", "fatal=off", "error,fatal=off"] {
             let targets = LogFilter::parse(text)
                 .unwrap()
-                .always_with([("fatal", LevelFilter::ERROR)]);
+                .with([("fatal", LevelFilter::ERROR)]);
             assert!(targets.would_enable("fatal", &Level::ERROR), "{text}");
         }
     }

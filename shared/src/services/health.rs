@@ -25,6 +25,9 @@ pub(crate) const CONNECTIONS: &str = "database_connections";
 /// The status of a service of which a check fails.
 pub(super) const UNAVAILABLE: &str = "unavailable";
 
+/// The result of the check of a database that is not open yet.
+pub(super) const NOT_OPEN_YET: &str = "not open yet";
+
 /// Deadline of each check.
 pub(super) const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -83,7 +86,7 @@ impl Health {
 
     /// The answer while the database is not open yet, which is unhealthy.
     pub fn starting() -> Self {
-        let database = CheckResult::Failing("not open yet".into());
+        let database = CheckResult::Failing(NOT_OPEN_YET.into());
         Self {
             checks: vec![("database", database)],
             paused: false,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::observer::{Checks, Observed, Observer};
 use super::{
-    health::{self, CheckResult, UNAVAILABLE},
+    health::{self, CheckResult, NOT_OPEN_YET, UNAVAILABLE},
     queue::Queue,
     store::Store,
 };
@@ -66,7 +66,7 @@ impl Readiness {
             return Ready::not("draining");
         }
         match self.observer.get() {
-            None => Ready::not("starting"),
+            None => Ready::starting(),
             Some(observer) => Ready::of(&observer.latest().await),
         }
     }
@@ -77,6 +77,15 @@ impl Ready {
         Self {
             status,
             checks: Vec::new(),
+        }
+    }
+
+    /// As in `/healthz`. The log says why the database is not open.
+    fn starting() -> Self {
+        let database = CheckResult::Failing(NOT_OPEN_YET.into());
+        Self {
+            status: "starting",
+            checks: vec![("database", database)],
         }
     }
 

@@ -80,6 +80,67 @@ async fn a_write_whose_connection_is_cut_in_the_commit_is_unknown_and_its_repeat
     }
 }
 
+/// Codes with which a server can refuse a begin: it was cancelled, or others were in its way.
+const REFUSALS: [&str; 2] = ["57014", "40001"];
+
+#[tokio::test]
+async fn a_write_whose_begin_alone_is_refused_is_unknown_and_its_repeat_is_safe() {
+    let (server, proxy, store) = through_proxy().await;
+    for code in REFUSALS {
+        server.execute("TRUNCATE requests, attempts, events").await;
+        let job = new_job();
+        proxy.refuse_begin(code);
+        let lost = store.accept(job.clone()).await;
+        assert!(!proxy.will_refuse());
+        let is_unknown = lost.as_ref().is_err_and(StoreError::is_indeterminate);
+        assert!(is_unknown, "{code}: {lost:?}");
+        // It was under way, and commits by itself.
+        assert_eq!(server.jobs().await, 1);
+        let again = store.accept(job.clone()).await.unwrap();
+        assert_eq!(again, Acceptance::Stored);
+        assert_eq!(server.jobs().await, 1);
+
+        let owner = new_worker(&store).await;
+        let candidates = vec![Candidate::notified(job.id)];
+        proxy.refuse_begin(code);
+        let claiming = store.claim(owner, candidates.clone(), usize::MAX);
+        assert!(claiming.await.is_err_and(|error| error.is_indeterminate()));
+        let claimed = store.claim_again(owner, candidates, usize::MAX);
+        let claimed = claimed.await.unwrap().jobs.pop().unwrap().unwrap();
+        assert_eq!(claimed.claim.number, 1);
+
+        let settle = || store.settle(claimed.claim, Some(result_of(&claimed)), delivered());
+        proxy.refuse_begin(code);
+        assert!(settle().await.is_err_and(|error| error.is_indeterminate()));
+        settle().await.unwrap();
+        let request = row(&store, job.id).await;
+        assert_eq!(request.status, Status::Completed);
+        assert_eq!(request.attempts.len(), 1);
+    }
+}
+
+/// Outside of a transaction, the first statement alone would take effect.
+#[tokio::test]
+async fn of_a_write_of_several_statements_nothing_is_run_without_its_transaction() {
+    let (server, proxy, store) = through_proxy().await;
+    let id = accept(&store).await;
+    let owner = new_worker(&store).await;
+    let candidates = vec![Candidate::notified(id)];
+    store.claim(owner, candidates, usize::MAX).await.unwrap();
+    proxy.refuse_begin("57014");
+    let refused = store.deregister(owner).await;
+    assert!(!proxy.will_refuse());
+    assert!(
+        matches!(refused, Err(StoreError::Failed { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(server.number("SELECT count(*) FROM workers").await, 1);
+    // Others were in the way: it is tried again.
+    proxy.refuse_begin("40001");
+    assert_eq!(store.deregister(owner).await.unwrap(), 1);
+    assert_eq!(status(&store, id).await, Status::Pending);
+}
+
 /// Each of many writes meets the fault, and is repeated until its outcome is known.
 #[tokio::test]
 async fn jobs_whose_commits_are_cut_again_and_again_are_accepted_once_each() {

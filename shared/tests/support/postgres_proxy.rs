@@ -1,5 +1,5 @@
-//! A proxy before a `PostgreSQL` server, which loses the commit of a transaction or its answer, or
-//! stops to forward anything.
+//! A proxy before a `PostgreSQL` server, which loses the commit of a transaction or its answer, has
+//! its begin refused, or stops to forward anything.
 
 use std::{
     io,
@@ -41,6 +41,8 @@ pub(crate) struct Proxy {
 struct State {
     /// What the next commit meets.
     cut: Mutex<Option<Cut>>,
+    /// The code with which the next begin of a write is refused.
+    refusal: Mutex<Option<&'static str>>,
     /// Whether connections from now on are frozen.
     frozen: Mutex<watch::Sender<bool>>,
 }
@@ -52,6 +54,7 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
             cut: Mutex::new(None),
+            refusal: Mutex::new(None),
             frozen: Mutex::new(watch::Sender::new(false)),
         });
         let of_task = Arc::clone(&state);
@@ -79,6 +82,17 @@ impl Proxy {
     /// Cuts the next connection that commits.
     pub(crate) fn cut(&self, cut: Cut) {
         *self.state.cut.lock().unwrap() = Some(cut);
+    }
+
+    /// Has the server refuse the next begin of a write with this code, and nothing else: as if the
+    /// begin alone was cancelled.
+    pub(crate) fn refuse_begin(&self, code: &'static str) {
+        *self.state.refusal.lock().unwrap() = Some(code);
+    }
+
+    /// Whether no begin has come since.
+    pub(crate) fn will_refuse(&self) -> bool {
+        self.state.refusal.lock().unwrap().is_some()
     }
 
     /// From now on nothing is forwarded, and no connection ends.
@@ -128,8 +142,13 @@ async fn requests(
     thaw(&mut frozen).await;
     server.write_all(&startup).await?;
     loop {
-        let message = message(&mut client).await?;
+        let mut message = message(&mut client).await?;
         thaw(&mut frozen).await;
+        if is_begin_of_write(&message)
+            && let Some(code) = state.refusal.lock().unwrap().take()
+        {
+            message = query(&format!("DO $$ BEGIN RAISE SQLSTATE '{code}'; END $$"));
+        }
         if message[0] == b'Q' && message.ends_with(b"COMMIT\0") {
             let cut = state.cut.lock().unwrap().take();
             match cut {
@@ -141,6 +160,21 @@ async fn requests(
         }
         server.write_all(&message).await?;
     }
+}
+
+fn is_begin_of_write(message: &[u8]) -> bool {
+    let sql = String::from_utf8_lossy(&message[5..]);
+    message[0] == b'Q' && sql.starts_with("BEGIN") && !sql.contains("READ ONLY")
+}
+
+/// A message with statements as text.
+fn query(sql: &str) -> Vec<u8> {
+    let length = u32::try_from(4 + sql.len() + 1).unwrap();
+    let mut message = vec![b'Q'];
+    message.extend(length.to_be_bytes());
+    message.extend(sql.as_bytes());
+    message.push(0);
+    message
 }
 
 /// Forwards what the server answers.

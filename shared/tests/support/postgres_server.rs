@@ -97,6 +97,7 @@ impl PostgresServer {
     }
 
     /// The same, with a clock that [`PostgresServer::set_clock`] sets, by libfaketime.
+    #[allow(dead_code, reason = "only the tests of the worker need it")]
     pub(crate) fn start_with_clock(faketime: PathBuf) -> Self {
         let mut server = Self::new();
         server.faketime = Some(faketime);
@@ -105,6 +106,7 @@ impl PostgresServer {
     }
 
     /// Sets its clock, relative to that of this host: `-30m` is half an hour behind.
+    #[allow(dead_code, reason = "only the tests of the worker need it")]
     pub(crate) fn set_clock(&self, says: &str) {
         fs::write(self.clock(), says).unwrap();
     }

@@ -86,6 +86,13 @@ impl InHand {
         }
     }
 
+    /// Those of the `claims` whose jobs are not in hand, neither claimed nor run.
+    pub(super) fn without(&self, mut claims: Vec<Claim>) -> impl Iterator<Item = Claim> + use<> {
+        let jobs = self.jobs();
+        claims.retain(|claim| !jobs.contains_key(&claim.id));
+        claims.into_iter()
+    }
+
     /// Stops the jobs under these claims.
     pub(super) fn stop(&self, cancelled: &[CancelledClaim]) {
         if cancelled.is_empty() {
@@ -245,8 +252,12 @@ mod tests {
 
         let running = first.keep([claim(b, 1)], || None);
         assert_eq!(running.len(), 1);
+        let claims = [a, b, c].map(|id| claim(id, 1)).to_vec();
+        let others: Vec<_> = in_hand.without(claims.clone()).map(|it| it.id).collect();
+        assert_eq!(others, [a, c]);
         let second = in_hand.take(&candidates);
         assert_eq!(ids(&second), [a, c], "those that were not won are free");
+        assert_eq!(in_hand.without(claims).count(), 0);
         drop(second);
         drop(running);
         assert_eq!(ids(&in_hand.take(&candidates)), [a, b, c]);

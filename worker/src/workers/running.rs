@@ -22,7 +22,7 @@ use super::{
     lease::Lease,
     parked,
     parts::Parts,
-    quarantine, retention,
+    quarantine, retention, strays,
     watchdog::Watchdogs,
 };
 use crate::{delivery::Transport, handlers::Handlers, metrics::Metrics};
@@ -93,6 +93,7 @@ impl Running {
             next_due,
             drain,
             metrics,
+            in_hand,
             ..
         } = parts.clone();
         let worker = Arc::new(CallbackWorker::new(parts, transport, settings));
@@ -142,6 +143,13 @@ impl Running {
             let sweep = retention::sweep(store.clone(), keep, lease, drain.clone(), metrics);
             self.loops.spawn(sweep);
         }
+        let strays = strays::release(
+            store.clone(),
+            Arc::clone(&self.lease),
+            in_hand,
+            drain.clone(),
+        );
+        self.loops.spawn(strays);
         let resumed =
             parked::release_resumed(store.clone(), pauses, next_due.clone(), drain.clone());
         self.loops.spawn(resumed);

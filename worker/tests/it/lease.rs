@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use storm_shared::models::{RequestId, Status};
+use storm_shared::models::{EventKind, RequestId, Status};
 use tempfile::TempDir;
 
 use crate::{receiver::Receiver, rows::Rows as _, stack::Stack};
@@ -106,5 +106,36 @@ async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
         (Status::Pending, 0),
         "the suspect ran beside another job"
     );
+    stack.shutdown.cancel();
+}
+
+/// As if a standby was promoted that did not have the settlement yet.
+#[tokio::test]
+async fn a_job_whose_settlement_the_database_has_lost_is_run_again_while_its_worker_lives() {
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let stack = Stack::without_redis(&[("WORKER_LEASE", "1s")]).await;
+    let running = stack.accept(100_000, None).await;
+    stack
+        .row_when(running, |row| row.status == Status::Processing)
+        .await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    let first = receiver.next().await;
+    stack.ended(id).await;
+    let undo = format!(
+        "UPDATE requests SET status = 'PROCESSING', completed_at = NULL, ended = NULL,
+             delivered = NULL WHERE id = '{id}'"
+    );
+    stack.database().await.change(1, &undo).await;
+    assert_eq!(receiver.next().await, first);
+    let row = stack.ended(id).await;
+    assert_eq!(
+        (row.status, row.claims, row.lost_claims),
+        (Status::Completed, 2, 0)
+    );
+    let events: Vec<_> = row.events.iter().map(|event| event.event).collect();
+    assert_eq!(events, [EventKind::GivenBack]);
+    // What runs is left alone.
+    let row = stack.find(running).await;
+    assert_eq!((row.status, row.claims), (Status::Processing, 1));
     stack.shutdown.cancel();
 }

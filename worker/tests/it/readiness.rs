@@ -38,7 +38,8 @@ async fn a_worker_answers_from_its_start_to_the_end_of_its_drain() {
     database.lock_opening().await;
     let worker = WorkerProcess::start(folder.path(), &[("DRAIN_TIMEOUT", "1h")]);
     is(&worker, "/livez", "200", r#"{"status":"alive"}"#).await;
-    is(&worker, "/readyz", "503", r#"{"status":"starting"}"#).await;
+    let starting = r#"{"status":"starting","database":"not open yet"}"#;
+    is(&worker, "/readyz", "503", starting).await;
     let unhealthy = r#"{"status":"unavailable","database":"not open yet"}"#;
     is(&worker, "/healthz", "503", unhealthy).await;
     assert_eq!(worker.healthcheck().await, Some(1));

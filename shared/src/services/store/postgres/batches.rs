@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     error::Error,
-    session::{Room, Sessions},
+    session::{Room, Sessions, unanswered},
 };
 use crate::services::store::StoreError;
 
@@ -106,7 +106,8 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batches<I, O> {
         };
         let sent = self.queue.try_send(waiting);
         sent.map_err(|_| StoreError::Closed)?;
-        outcome.await.unwrap_or(Err(StoreError::Closed))
+        // The panic hook has reported a panic; whether it came before the commit is unknown.
+        outcome.await.unwrap_or_else(|_| Err(unanswered()))
     }
 }
 
@@ -233,5 +234,33 @@ async fn settle<I, O, Run>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{super::fresh::Fresh, Batches, Running};
+    use crate::services::store::StoreError;
+
+    #[tokio::test]
+    async fn a_batch_that_panics_leaves_the_outcome_of_its_writes_unknown_and_others_go_on() {
+        let fresh = Fresh::open().await;
+        let run = |items: Arc<[bool]>| -> Running<()> {
+            Box::pin(async move {
+                assert!(!items.contains(&true), "on purpose");
+                Ok(vec![(); items.len()])
+            })
+        };
+        let batches = Batches::start(&fresh.sessions, 2, run);
+        let lost = batches.write(true, 0).await;
+        assert!(
+            lost.as_ref().is_err_and(StoreError::is_indeterminate),
+            "{lost:?}"
+        );
+        batches.write(false, 0).await.unwrap();
+        drop(batches);
+        fresh.drop().await;
     }
 }

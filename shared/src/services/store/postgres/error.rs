@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use tokio_postgres::error::{DbError, Error as PostgresError, SqlState};
+use tokio_postgres::error::{DbError, Error as PostgresError, Severity, SqlState};
 
 use crate::services::store::{StoreError, Trouble};
 
@@ -16,8 +16,12 @@ pub(super) enum Error {
     Unbegun(PostgresError),
     /// The server or the connection failed.
     Postgres(PostgresError),
-    /// The server is an old primary: what it has committed does not count.
+    /// The server is an old primary: what it has committed does not count. It was asked before
+    /// anything was run, and has failed the transaction.
     OldPrimary(String),
+    /// The transaction was refused while its statement was under way, which may have been committed
+    /// without it: outside of a transaction, each statement commits by itself.
+    Outside(Box<Self>),
     /// The deadline passed. The connection was dropped.
     Deadline,
     /// The store is closed: nothing was sent.
@@ -57,7 +61,7 @@ impl Error {
     pub(super) fn is_of_data(&self) -> bool {
         // Class 22: data exception; 23: integrity constraint violation; 54: program limit exceeded.
         self.state()
-            .is_some_and(|state| ["22", "23", "54"].contains(&&state.code()[..2]))
+            .is_some_and(|state| is_of(state, &["22", "23", "54"]))
     }
 
     /// Whether the connection must not be used again: it is gone, or leads to a server that can't
@@ -65,7 +69,7 @@ impl Error {
     pub(super) fn spoils_connection(&self) -> bool {
         match self {
             Self::NoConnection(_) | Self::Row(_) | Self::Closed => false,
-            Self::Deadline | Self::OldPrimary(_) => true,
+            Self::Deadline | Self::OldPrimary(_) | Self::Outside(_) => true,
             Self::Postgres(error) | Self::Unbegun(error) => match error.code() {
                 None => true,
                 Some(state) => {
@@ -81,6 +85,7 @@ impl Error {
         match self {
             Self::NoConnection(_) | Self::Unbegun(_) | Self::Row(_) | Self::Closed => false,
             Self::Deadline | Self::OldPrimary(_) => true,
+            Self::Outside(refusal) => refusal.spoils_server(),
             Self::Postgres(error) => match error.code() {
                 None => true,
                 Some(state) => *state == SqlState::READ_ONLY_SQL_TRANSACTION,
@@ -104,7 +109,16 @@ impl Error {
             | Self::OldPrimary(_)
             | Self::Row(_)
             | Self::Closed => true,
-            Self::Deadline => false,
+            Self::Deadline | Self::Outside(_) => false,
+        }
+    }
+
+    /// Whether the server, or a pooler, has ended the session with this error: nothing that was
+    /// sent after it was run.
+    pub(super) fn ends_session(&self) -> bool {
+        match self {
+            Self::Unbegun(error) => error.as_db_error().is_some_and(is_fatal),
+            _ => false,
         }
     }
 
@@ -124,6 +138,9 @@ impl Error {
     }
 
     pub(super) fn trouble(&self) -> Trouble {
+        if let Self::Outside(refusal) = self {
+            return refusal.trouble();
+        }
         let Some(state) = self.state() else {
             return match self {
                 Self::Closed | Self::Row(_) => Trouble::Other,
@@ -140,14 +157,7 @@ impl Error {
             | SqlState::T_R_DEADLOCK_DETECTED
             | SqlState::LOCK_NOT_AVAILABLE => Trouble::Busy,
             SqlState::TOO_MANY_CONNECTIONS => Trouble::Unreachable,
-            // Class 08: connection exception; 57P: the server shuts down, starts, or has cut the
-            // connection.
-            _ if ["08", "57P"]
-                .iter()
-                .any(|class| state.code().starts_with(class)) =>
-            {
-                Trouble::Unreachable
-            }
+            _ if is_of_connection(state) => Trouble::Unreachable,
             _ => Trouble::Other,
         }
     }
@@ -157,6 +167,10 @@ impl Error {
         match self {
             Self::NoConnection(message) | Self::OldPrimary(message) | Self::Row(message) => {
                 message.clone()
+            }
+            Self::Outside(refusal) => {
+                let why = refusal.message();
+                format!("{why}; the statement that was under way may be committed")
             }
             Self::Deadline => "the deadline passed".to_owned(),
             Self::Closed => "the store is closed".to_owned(),
@@ -196,7 +210,16 @@ impl Error {
 /// 57P: the server shuts down or has cut the connection; 08: a pooler has lost the server, or has
 /// cut the connection.
 fn is_of_connection(state: &SqlState) -> bool {
-    ["08", "57P"]
-        .iter()
-        .any(|class| state.code().starts_with(class))
+    is_of(state, &["08", "57P"])
+}
+
+fn is_fatal(said: &DbError) -> bool {
+    // Some poolers say it in the field for people only.
+    said.parsed_severity() == Some(Severity::Fatal) || said.severity() == "FATAL"
+}
+
+/// Whether a code belongs to one of these classes, its first two characters.
+pub(super) fn is_of(state: &SqlState, classes: &[&str]) -> bool {
+    // A pooler, or another program that speaks the protocol, can send any text as a code.
+    classes.iter().any(|class| state.code().starts_with(class))
 }

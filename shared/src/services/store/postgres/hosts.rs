@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::timeline::Timeline;
+use super::timeline::{self, Timeline};
 
 /// How long a host may take until a connection can be used: with TLS, the login and the questions.
 /// One that only accepts connections keeps nobody from the others.
@@ -43,8 +43,6 @@ pub(super) struct Hosts {
     tls: Option<MakeRustlsConnect>,
     /// The index of the last primary, which is tried first.
     primary: AtomicUsize,
-    /// Whether the next connection compares all hosts, and does not take the first primary.
-    compares: AtomicBool,
     seen: Mutex<Seen>,
 }
 
@@ -64,10 +62,42 @@ struct Seen {
     asked: Instant,
     /// Connections that were opened before may lead to a server that is gone or was replaced.
     trusted_from: Instant,
+    doubts: Doubts,
     /// Why the last connection could not be opened, if it was not an error of the client.
     problem: Option<String>,
     /// The old primary that is in the log already.
     logged: Option<String>,
+}
+
+/// Whether the next connection compares all hosts, and does not take the first primary.
+struct Doubts {
+    raised: u64,
+    /// How many of them a comparison has followed.
+    settled: u64,
+}
+
+impl Doubts {
+    /// A process that starts knows nothing of the hosts.
+    fn at_start() -> Self {
+        Self {
+            raised: 1,
+            settled: 0,
+        }
+    }
+
+    fn raise(&mut self) {
+        self.raised += 1;
+    }
+
+    /// What a comparison that begins now settles; `None` if there is no doubt.
+    fn open(&self) -> Option<u64> {
+        (self.raised > self.settled).then_some(self.raised)
+    }
+
+    /// A comparison is over. A doubt that came meanwhile stays.
+    fn settle(&mut self, open: u64) {
+        self.settled = self.settled.max(open);
+    }
 }
 
 /// A connection to a primary.
@@ -76,6 +106,8 @@ struct Found {
     /// It does not end with the client while answers are missing.
     task: AbortOnDropHandle<()>,
     timeline: Option<Timeline>,
+    /// Whether its timeline is the highest, and was not known before.
+    is_new: bool,
 }
 
 /// Why a host is not taken.
@@ -93,11 +125,11 @@ impl Hosts {
             all,
             tls,
             primary: AtomicUsize::new(0),
-            compares: AtomicBool::new(true),
             seen: Mutex::new(Seen {
                 newest: None,
                 asked: now,
                 trusted_from: now,
+                doubts: Doubts::at_start(),
                 problem: None,
                 logged: None,
             }),
@@ -116,18 +148,19 @@ impl Hosts {
         if opened >= seen.trusted_from {
             seen.trusted_from = Instant::now();
             // Another host may have become the primary, while this one answers.
-            self.compares.store(true, Ordering::Relaxed);
+            seen.doubts.raise();
         }
     }
 
-    /// Whether the next transaction has to ask for the timeline.
-    pub(super) fn is_question_due(&self) -> bool {
+    /// SQL for the timeline, if the next transaction has to ask for it.
+    pub(super) fn question(&self) -> Option<String> {
         let mut seen = self.seen();
-        let is_due = seen.newest.is_some() && seen.asked.elapsed() >= PERIOD;
-        if is_due {
-            seen.asked = Instant::now();
+        let newest = seen.newest?;
+        if seen.asked.elapsed() < PERIOD {
+            return None;
         }
-        is_due
+        seen.asked = Instant::now();
+        Some(timeline::of_transaction(newest.number))
     }
 
     /// Checks the timeline of a transaction. `None` if its server is a standby, which says so by
@@ -152,6 +185,23 @@ impl Hosts {
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks whether another host is the primary by now, and goes over to it. An old primary that
+    /// still answers would take what is lost.
+    ///
+    /// It takes a connection attempt for each other host, and delays no other work.
+    pub(super) async fn compare(&self) {
+        let primary = self.primary.load(Ordering::Relaxed);
+        for (at, host) in self.all.iter().enumerate() {
+            // Most are standbys, which refuse. An old primary is in the log.
+            if at != primary
+                && let Ok(found) = self.find(host).await
+                && found.is_new
+            {
+                self.primary.store(at, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Compares a timeline with the highest one. Returns whether it is higher.
@@ -186,7 +236,7 @@ impl Hosts {
     }
 
     async fn connect(&self) -> Result<Connected, PostgresError> {
-        let compares = self.compares.load(Ordering::Relaxed);
+        let doubt = self.seen().doubts.open();
         let first = self.primary.load(Ordering::Relaxed);
         let mut best: Option<(usize, Found)> = None;
         let mut refused = None;
@@ -202,14 +252,17 @@ impl Hosts {
                 }
                 Err(why) => refused = Some(why),
             }
-            if best.is_some() && !compares {
+            if best.is_some() && doubt.is_none() {
                 break;
             }
         }
         if let Some((at, found)) = best {
             self.primary.store(at, Ordering::Relaxed);
-            self.compares.store(false, Ordering::Relaxed);
-            self.seen().problem = None;
+            let mut seen = self.seen();
+            if let Some(doubt) = doubt {
+                seen.doubts.settle(doubt);
+            }
+            seen.problem = None;
             return Ok((found.client, found.task.detach()));
         }
         match refused {
@@ -232,13 +285,13 @@ impl Hosts {
             let seconds = LOGIN.as_secs();
             Refused::Problem(format!("{} has not answered within {seconds} s", host.name))
         })?;
-        let found = found.map_err(Refused::Failed)?;
+        let mut found = found.map_err(Refused::Failed)?;
         if let Some(timeline) = found.timeline {
-            match self.judge(&host.name, timeline) {
-                Ok(false) => {}
+            let judged = self.judge(&host.name, timeline);
+            found.is_new = judged.map_err(Refused::Problem)?;
+            if found.is_new {
                 // The connections to the last primary are not used any more.
-                Ok(true) => self.seen().trusted_from = Instant::now(),
-                Err(problem) => return Err(Refused::Problem(problem)),
+                self.seen().trusted_from = Instant::now();
             }
         }
         Ok(found)
@@ -255,6 +308,7 @@ impl Hosts {
             client,
             task,
             timeline,
+            is_new: false,
         })
     }
 }
@@ -294,4 +348,23 @@ where
 /// The client's error for an address without a host: the pool takes only errors of the client.
 async fn no_host() -> Result<Connected, PostgresError> {
     Config::new().connect(NoTls).await.map(serve)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Doubts;
+
+    #[test]
+    fn a_doubt_that_comes_during_a_comparison_is_not_settled_by_it() {
+        let mut doubts = Doubts::at_start();
+        let open = doubts.open().expect("nothing is known yet");
+        doubts.raise();
+        doubts.settle(open);
+        let open = doubts.open().expect("it came meanwhile");
+        doubts.settle(open);
+        assert_eq!(doubts.open(), None);
+        // One that took longer than a later one.
+        doubts.settle(open - 1);
+        assert_eq!(doubts.open(), None);
+    }
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     models::{EventKind, Failure, FailureReason, Origin, RequestId},
     services::store::{
-        Ended, Expired, Heartbeat, Outcome, OwnerId, Paused, Pauses, Renewal, Work,
+        Claim, Ended, Expired, Heartbeat, Outcome, OwnerId, Paused, Pauses, Renewal, Work,
         lease::most_losses,
     },
 };
@@ -128,6 +128,27 @@ fn paused_in(row: &Row) -> Result<Paused, Error> {
     } else {
         Paused::Origin(Origin::stored(origin))
     })
+}
+
+/// The claims that `owner` holds.
+pub(super) async fn claims_of(session: &Session, owner: OwnerId) -> Result<Vec<Claim>, Error> {
+    let of_owner = [(&owner.uuid() as _, Type::UUID)];
+    let mut claims = Vec::new();
+    for work in Work::ALL {
+        let held = format!(
+            "SELECT id, claim FROM {} WHERE {IS_CLAIMED} AND owner = $1",
+            state::table(work)
+        );
+        for row in session.query(&held, &of_owner).await? {
+            claims.push(Claim {
+                id: RequestId::of(row.try_get(0)?),
+                work,
+                owner,
+                number: row.try_get(1)?,
+            });
+        }
+    }
+    Ok(claims)
 }
 
 /// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs.

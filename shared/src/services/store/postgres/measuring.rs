@@ -86,7 +86,8 @@ struct Held {
     since: Instant,
 }
 
-/// Measures the server now, and then again and again until the store closes.
+/// Measures the server now, and then again and again until the store closes. Each time, looks also
+/// whether another host is the primary.
 pub(super) async fn keep_measuring(sessions: &Arc<Sessions>) -> Arc<Measured> {
     let measured = Arc::<Measured>::default();
     let mut held = None;
@@ -99,7 +100,14 @@ pub(super) async fn keep_measuring(sessions: &Arc<Sessions>) -> Arc<Measured> {
                 let Some(sessions) = of_task.upgrade() else {
                     return;
                 };
-                measure(&sessions, &measured, &mut held).await;
+                let look = async {
+                    tokio::join!(
+                        measure(&sessions, &measured, &mut held),
+                        sessions.hosts().compare()
+                    )
+                };
+                // A host that does not answer keeps nobody from closing the store.
+                let _ = closing.run_until_cancelled(look).await;
             }
         }
     });

@@ -182,6 +182,11 @@ impl Sessions {
         )
     }
 
+    /// The hosts of the database.
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
     pub(super) fn connections(&self) -> Connections {
         let pool = self.pool.status();
         Connections {
@@ -244,14 +249,13 @@ impl Sessions {
             let deadline = Instant::now() + DEADLINE;
             let connection = Arc::clone(&session.0);
             let running = async {
-                // Both are sent at once, as in `try_commit`.
-                let (snapshot, found) = tokio::join!(
+                // Both are sent at once, as in `one`. What reads outside of a transaction does no
+                // harm, and is given up.
+                let ((), found) = tokio::try_join!(
                     biased;
                     self.begin(&session, BEGIN_SNAPSHOT),
                     read(&session)
-                );
-                snapshot?;
-                let found = found?;
+                )?;
                 session.execute_all("COMMIT").await?;
                 Ok(found)
             };
@@ -313,12 +317,10 @@ impl Sessions {
                 // If the statement has failed, it rolls back.
                 session.execute_all("COMMIT")
             );
-            if ended.is_ok() {
+            if transaction.is_ok() && ended.is_ok() {
                 session.0.is_usable();
             }
-            transaction?;
-            let rows = rows?;
-            ended.map(|()| rows)
+            came_of(transaction, rows, ended)
         };
         let done = timeout_at(deadline, running).await;
         let done = done.unwrap_or(Err(Error::Deadline));
@@ -332,17 +334,21 @@ impl Sessions {
     }
 
     /// Begins a transaction. Now and then this asks for the timeline, in the same transaction: a
-    /// pooler may have another server by now.
+    /// pooler may have another server by now. An old primary fails that, so that nothing which was
+    /// sent together with it is committed there.
     async fn begin(&self, session: &Session, begin: &str) -> Result<(), Error> {
         let client = session.0.client();
-        if !self.hosts.is_question_due() {
+        let Some(question) = self.hosts.question() else {
             return client.batch_execute(begin).await.map_err(Error::of_begin);
-        }
-        let begin = format!("{begin}; {}", timeline::OF_TRANSACTION);
-        let answers = client.simple_query(&begin).await.map_err(Error::of_begin)?;
-        self.hosts
-            .check(timeline::number_in(&answers))
-            .map_err(Error::OldPrimary)
+        };
+        let number = match client.simple_query(&format!("{begin}; {question}")).await {
+            Ok(answers) => timeline::number_in(&answers),
+            Err(error) => match timeline::replaced(&error) {
+                None => return Err(Error::of_begin(error)),
+                old => old,
+            },
+        };
+        self.hosts.check(number).map_err(Error::OldPrimary)
     }
 
     /// What the failure of a connection that was opened at `opened` says of the others.
@@ -515,15 +521,9 @@ impl Sessions {
         *room = None;
         let connection = Arc::clone(&session.0);
         let running = async {
-            // Both are sent at once: statements are queued in the order in which they are polled.
-            let own = session.clone();
-            let (transaction, done) = tokio::join!(
-                biased;
-                self.begin(&own, BEGIN),
-                run(session)
-            );
-            transaction?;
-            let done = done?;
+            // First the answer: without a transaction, each statement would commit by itself.
+            self.begin(&session, BEGIN).await?;
+            let done = run(session).await?;
             commits.store(true, Ordering::Relaxed);
             connection.client().batch_execute(COMMIT).await?;
             Ok(done)
@@ -733,12 +733,39 @@ impl Session {
     }
 }
 
+/// What came of a transaction whose begin, statement and end were sent together.
+///
+/// If the begin alone was refused, the statement was run outside of a transaction, and commits by
+/// itself. Its answer says whether it has failed. Its success is no promise: it ran under the
+/// role's own limits, and the server reports success for a commit whose wait for a standby one of
+/// them has cancelled.
+fn came_of(
+    begun: Result<(), Error>,
+    rows: Result<Vec<Row>, Error>,
+    ended: Result<(), Error>,
+) -> Result<Vec<Row>, Error> {
+    let Err(refusal) = begun else {
+        return rows.and_then(|rows| ended.map(|()| rows));
+    };
+    let has_failed = match &rows {
+        Ok(_) => false,
+        Err(error) => error.is_answer() || refusal.ends_session(),
+    };
+    // Without an answer to the begin, nothing is known of the statement either.
+    Err(if has_failed || !refusal.is_answer() {
+        refusal
+    } else {
+        Error::Outside(Box::new(refusal))
+    })
+}
+
 async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError> {
     let turn = Arc::clone(turns).acquire_owned().await;
     turn.map_err(|_| StoreError::Closed)
 }
 
-fn unanswered() -> StoreError {
+/// The error of a write whose task has panicked: it may have been committed before.
+pub(super) fn unanswered() -> StoreError {
     StoreError::Indeterminate {
         trouble: Trouble::Other,
         message: "the task of this write ended without an answer".into(),

@@ -4,15 +4,31 @@
 //! what it still commits is lost. The name of the current file of the log has the number, from the
 //! moment of the promotion on; the last checkpoint has it only once it is over.
 
-use tokio_postgres::{Client, Error as PostgresError, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{
+    Client, Error as PostgresError, SimpleQueryMessage, SimpleQueryRow, error::SqlState,
+};
+
+use super::error::is_of;
 
 /// SQL for the cluster and the file of a primary. Everyone may ask for both.
 const OF_SERVER: &str = "SELECT pg_walfile_name(pg_current_wal_lsn()), \
     (pg_control_system()).system_identifier";
 
-/// SQL for the file alone, which is null on a standby.
-pub(super) const OF_TRANSACTION: &str = "SELECT CASE WHEN NOT pg_is_in_recovery() \
-    THEN pg_walfile_name(pg_current_wal_lsn()) END";
+/// What comes before the file in the error of a server that was replaced.
+const OLD_FILE: &str = "old primary ";
+
+/// SQL for the file alone, which is null on a standby. On a primary of a timeline below `newest` it
+/// fails, and so does the transaction that asks: what was sent after it is rolled back.
+pub(super) fn of_transaction(newest: u32) -> String {
+    const FILE: &str = "pg_walfile_name(pg_current_wal_lsn())";
+    // No integer is written like that. The server's error has the text.
+    format!(
+        "SELECT CASE WHEN pg_is_in_recovery() THEN NULL
+         WHEN left({FILE}, 8) COLLATE \"C\" < '{newest:08X}' THEN
+             ('{OLD_FILE}' || {FILE})::integer::text
+         ELSE {FILE} END"
+    )
+}
 
 /// A timeline of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +51,7 @@ impl Timeline {
             Err(error)
                 if error
                     .code()
-                    .is_some_and(|code| ["42", "55", "0A"].contains(&&code.code()[..2])) =>
+                    .is_some_and(|code| is_of(code, &["42", "55", "0A"])) =>
             {
                 Ok(None)
             }
@@ -54,9 +70,19 @@ impl Timeline {
     }
 }
 
-/// The number in an answer to [`OF_TRANSACTION`].
+/// The number in an answer to [`of_transaction`].
 pub(super) fn number_in(answers: &[SimpleQueryMessage]) -> Option<u32> {
     rows(answers).find_map(|row| number(row.get(0)?))
+}
+
+/// The number of a server that has failed [`of_transaction`] because it was replaced.
+pub(super) fn replaced(error: &PostgresError) -> Option<u32> {
+    let said = error.as_db_error()?;
+    if *said.code() != SqlState::INVALID_TEXT_REPRESENTATION {
+        return None;
+    }
+    let (_, file) = said.message().split_once(OLD_FILE)?;
+    number(file)
 }
 
 fn rows(answers: &[SimpleQueryMessage]) -> impl Iterator<Item = &SimpleQueryRow> {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     models::{EventKind, Failure, FailureReason, HandlerName, Transition},
     services::store::{
-        Ended, Expired, Heartbeat, Outcome, OwnerId, Renewal, Work, job::to_json,
+        Claim, Ended, Expired, Heartbeat, Outcome, OwnerId, Renewal, Work, job::to_json,
         lease::most_losses,
     },
 };
@@ -209,6 +209,33 @@ pub(super) fn expire(
         reclaimed,
         poisoned,
     }))
+}
+
+/// The claims that `owner` holds. Leaves out rows that an edit by hand has made invalid.
+pub(super) fn claims_of(connection: &Connection, owner: OwnerId) -> rusqlite::Result<Vec<Claim>> {
+    let mut claims = Vec::new();
+    for work in Work::ALL {
+        let held = format!(
+            "SELECT id, claim FROM {} WHERE {IS_CLAIMED} AND owner = ?1",
+            state::table(work)
+        );
+        let mut held = connection.prepare_cached(&held)?;
+        let rows = held.query_map([owner.to_string()], |row| {
+            let claim = columns::parsed(row, 0).and_then(|id| {
+                Ok(Claim {
+                    id,
+                    work,
+                    owner,
+                    number: row.get(1)?,
+                })
+            });
+            Ok(claim.ok())
+        })?;
+        for claim in rows {
+            claims.extend(claim?);
+        }
+    }
+    Ok(claims)
 }
 
 fn count_held(connection: &Connection, owner: &str) -> rusqlite::Result<u32> {

@@ -199,6 +199,15 @@ impl Store {
         on_engine!(self, |engine| engine.renew(owner, ended).await)
     }
 
+    /// Reads the claims that `owner` holds: of all jobs and redeliveries that are `PROCESSING`
+    /// under its id.
+    ///
+    /// # Errors
+    /// The read failed, or the read queue is full.
+    pub async fn claims_of(&self, owner: OwnerId) -> Result<Vec<Claim>, StoreError> {
+        on_engine!(self, |engine| engine.claims_of(owner).await)
+    }
+
     /// Says that of the circuit breakers of the worker's handlers these, and no others, are not
     /// closed. A registration says that all are closed. A repeat changes nothing.
     ///

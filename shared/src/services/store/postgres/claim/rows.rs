@@ -154,7 +154,8 @@ pub(super) fn read(
     candidates: &[Candidate],
     place: usize,
 ) -> Result<StoredJob, Error> {
-    let Candidate { id, work, .. } = candidates[place];
+    let unknown = || Error::Row(format!("no candidate has the place {place}"));
+    let Candidate { id, work, .. } = *candidates.get(place).ok_or_else(unknown)?;
     let bytes = |column: &str| -> Result<Option<Vec<u8>>, Error> {
         Ok(row
             .try_get::<_, Option<String>>(column)?

@@ -6,7 +6,7 @@ use super::super::{
     Postgres, breakers, events,
     lease::{self, Locked},
     retention,
-    session::Session,
+    session::{Session, Sessions},
     settle::{self, End},
     worked,
 };
@@ -25,15 +25,10 @@ impl Postgres {
         worked: Worked,
         attempt: Option<AttemptRecord>,
     ) -> Result<(), StoreError> {
-        let what = Arc::new((worked, attempt));
-        let stored = self.sessions.write(move |session| {
-            let what = Arc::clone(&what);
-            async move {
-                let (result, attempt) = &*what;
-                worked::store(&session, &claim, result, attempt.as_ref()).await
-            }
-        });
-        held(stored.await?)
+        let store = move |sessions: Arc<Sessions>| async move {
+            worked::store(&sessions, &claim, &worked, attempt.as_ref()).await
+        };
+        held(self.sessions.write_one(store).await?)
     }
 
     pub(in crate::services::store) async fn record_resend(
@@ -83,6 +78,15 @@ impl Postgres {
             .write(move |session| async move { lease::renew(&session, owner, ended).await })
             .await?
             .ok_or(StoreError::LeaseLost)
+    }
+
+    pub(in crate::services::store) async fn claims_of(
+        &self,
+        owner: OwnerId,
+    ) -> Result<Vec<Claim>, StoreError> {
+        self.sessions
+            .snapshot(async |session| lease::claims_of(session, owner).await)
+            .await
     }
 
     pub(in crate::services::store) async fn report_breakers(

@@ -206,6 +206,15 @@ impl Sqlite {
             .ok_or(StoreError::LeaseLost)
     }
 
+    pub(in crate::services::store) async fn claims_of(
+        &self,
+        owner: OwnerId,
+    ) -> Result<Vec<Claim>, StoreError> {
+        self.readers
+            .read(move |db| lease::claims_of(db, owner))
+            .await
+    }
+
     pub(in crate::services::store) async fn report_breakers(
         &self,
         owner: OwnerId,
