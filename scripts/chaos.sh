@@ -41,9 +41,9 @@ find_faketime() {
 
 postgres=''
 if [[ $store == postgres ]]; then
+    need_postgres STORE=postgres
     program=$("$ROOT/scripts/find-tool.sh" postgres)
     postgres=$(dirname -- "$(readlink -f -- "${program##*$'\n'}")")
-    export WITH_POSTGRES=yes
 fi
 need_binaries api worker loadgen
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)
