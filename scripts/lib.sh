@@ -98,17 +98,23 @@ need_postgres() {
     export WITH_POSTGRES=yes
 }
 
-# Builds programs, as WITH_POSTGRES says.
+# Sets features to cargo's options for the features of a project, as WITH_POSTGRES says.
+#   choose_features PROJECT
+choose_features() {
+    features=()
+    if with_postgres && grep -q '^postgres = ' "$ROOT/$1/Cargo.toml"; then
+        features=(--features postgres)
+    fi
+}
+
+# Builds programs.
 #   build release|dev PROJECT...
 build() {
-    local profile=$1 project
+    local profile=$1 project features
     shift
     need_cargo
     for project; do
-        local features=()
-        if with_postgres && grep -q '^postgres = ' "$ROOT/$project/Cargo.toml"; then
-            features=(--features postgres)
-        fi
+        choose_features "$project"
         # The target folder is fixed, because the scripts run the binaries from it. The rest of the
         # configuration, .cargo/config.toml, is found from the working folder.
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --locked --profile "$profile" \
@@ -122,11 +128,12 @@ build() {
 #   build_as_tests PROJECT...
 build_as_tests() {
     [[ -z ${STORM_BIN:-} ]] || return 0
-    local project
+    local project features
     need_cargo
     for project; do
+        choose_features "$project"
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo test --quiet --no-run --locked \
-            --manifest-path "$project/Cargo.toml") || return
+            --manifest-path "$project/Cargo.toml" "${features[@]}") || return
     done
     export STORM_BIN=$ROOT/target/debug
 }

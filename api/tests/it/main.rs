@@ -58,9 +58,6 @@ mod waiters;
 mod waiting;
 
 #[cfg(feature = "postgres")]
-#[path = "../../../shared/tests/support/empty_database.rs"]
-mod empty_database;
-#[cfg(feature = "postgres")]
 #[path = "../../../shared/tests/support/postgres_database.rs"]
 mod postgres_database;
 #[cfg(feature = "postgres")]
