@@ -652,7 +652,7 @@ compared() {
 median_of() { median_of_kind "$RESULTS/compared" "$TURNS" "$@"; }
 
 main() {
-    [[ -n ${AGAINST:-} || ! ${ONLY:-postgres} =~ ^(postgres|churn)$ ]] || export WITH_POSTGRES=yes
+    [[ -n ${AGAINST:-} || ! ${ONLY:-postgres} =~ ^(postgres|churn)$ ]] || need_postgres "this benchmark"
     need_binaries api worker loadgen
     local project
     for project in api worker; do

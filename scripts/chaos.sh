@@ -30,8 +30,8 @@ find_faketime() {
         say "clock steps are left out: ${said##*$'\n'}"
         return
     fi
-    # The last line is the path: the lines before it are of the installation.
-    folder=$(readlink -f -- "${said##*$'\n'}")
+    # It may have been installed now, with lines around the path. Those are not said again.
+    folder=$(readlink -f -- "$("$ROOT/scripts/find-tool.sh" faketime)")
     folder=${folder%/bin/*}
     for library in "$folder"/lib{/*,64,}/{faketime/,}libfaketimeMT.so.1; do
         [[ ! -r $library ]] || { printf '%s' "$library" && return; }
@@ -41,9 +41,9 @@ find_faketime() {
 
 postgres=''
 if [[ $store == postgres ]]; then
+    need_postgres STORE=postgres
     program=$("$ROOT/scripts/find-tool.sh" postgres)
     postgres=$(dirname -- "$(readlink -f -- "${program##*$'\n'}")")
-    export WITH_POSTGRES=yes
 fi
 need_binaries api worker loadgen
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)

@@ -35,6 +35,7 @@ give_up() {
 }
 
 take_handler
+check_store
 stack_check_here
 need_cargo
 stack_prepare_here

@@ -2,7 +2,7 @@
 # Builds the images of docker-compose.yml and loads them into Docker.
 #   IMAGE_BUILDER   nix: build the flake's images; host: build with cargo, pack with pack-images.sh
 #                   [nix if it is installed and new enough, else host, and one line says why]
-#   WITH_POSTGRES   yes: with the engine for PostgreSQL, by cargo
+#   WITH_POSTGRES   yes: with the engine for PostgreSQL, by cargo [no]
 #   TAG             a second tag for the images, beside `latest`
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=docker.sh
@@ -10,9 +10,9 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
 
 read_arguments '' "$@"
 builder=${IMAGE_BUILDER:-nix} why=IMAGE_BUILDER=host
-if [[ -n ${WITH_POSTGRES:-} ]]; then
-    [[ ${IMAGE_BUILDER:-host} == host ]] || die "WITH_POSTGRES=$WITH_POSTGRES: such images are built by cargo: IMAGE_BUILDER=host"
-    builder=host why=WITH_POSTGRES=$WITH_POSTGRES
+if with_postgres; then
+    [[ ${IMAGE_BUILDER:-host} == host ]] || die "WITH_POSTGRES=yes: such images are built by cargo: IMAGE_BUILDER=host"
+    builder=host why=WITH_POSTGRES=yes
 fi
 [[ $builder == nix || $builder == host ]] || die "IMAGE_BUILDER=$builder: expected nix or host"
 [[ $(uname) == Linux ]] || die "images are built on Linux; elsewhere use a Nix builder for Linux: nix build .#packages.aarch64-linux.load-images"

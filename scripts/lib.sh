@@ -81,16 +81,40 @@ need_cargo() {
         die "there is no C compiler ${CC:-cc}: install one (Debian: gcc; macOS: xcode-select --install)"
 }
 
-# Builds programs; with WITH_POSTGRES=yes, with the engine for PostgreSQL, which few need.
+# Succeeds if WITH_POSTGRES is yes: programs get the engine for PostgreSQL, which few need. Ends the
+# script if it is neither yes nor no.
+with_postgres() {
+    case ${WITH_POSTGRES:-no} in
+        yes) ;;
+        no) return 1 ;;
+        *) die "WITH_POSTGRES=$WITH_POSTGRES: expected yes or no" ;;
+    esac
+}
+
+# Sets WITH_POSTGRES to yes, which WHAT needs.
+#   need_postgres WHAT
+need_postgres() {
+    with_postgres || [[ -z ${WITH_POSTGRES:-} ]] || die "WITH_POSTGRES=no: $1 needs WITH_POSTGRES=yes"
+    export WITH_POSTGRES=yes
+}
+
+# Sets features to cargo's options for the features of a project, as WITH_POSTGRES says.
+#   choose_features PROJECT
+choose_features() {
+    features=()
+    if with_postgres && grep -q '^postgres = ' "$ROOT/$1/Cargo.toml"; then
+        features=(--features postgres)
+    fi
+}
+
+# Builds programs.
 #   build release|dev PROJECT...
 build() {
-    local profile=$1 project
+    local profile=$1 project features
     shift
     need_cargo
     for project; do
-        local features=()
-        [[ -z ${WITH_POSTGRES:-} ]] || ! grep -q '^postgres = ' "$ROOT/$project/Cargo.toml" ||
-            features=(--features postgres)
+        choose_features "$project"
         # The target folder is fixed, because the scripts run the binaries from it. The rest of the
         # configuration, .cargo/config.toml, is found from the working folder.
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --locked --profile "$profile" \
@@ -113,11 +137,12 @@ build_as_tests() {
     export STORM_BIN=$ROOT/target/debug
 }
 
-# Sets WITH_POSTGRES if STORE or DB_URL says so. Ends the script if STORE is no engine.
+# Sets WITH_POSTGRES if STORE or DB_URL says so. Ends the script if one of the three is wrong.
 check_store() {
+    with_postgres || true
     case ${STORE:-sqlite} in
-        sqlite) [[ ${DB_URL:-} != postgres* ]] || export WITH_POSTGRES=yes ;;
-        postgres) export WITH_POSTGRES=yes ;;
+        sqlite) [[ ${DB_URL:-} != postgres* ]] || need_postgres 'this DB_URL' ;;
+        postgres) need_postgres STORE=postgres ;;
         *) die "STORE=$STORE: expected sqlite or postgres" ;;
     esac
 }

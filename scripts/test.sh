@@ -41,6 +41,12 @@ start_postgres without
 if [[ $manifest == shared/* ]]; then PGBOUNCER=$(scripts/find-tool.sh pgbouncer) && export PGBOUNCER; fi
 [[ $project != pooler ]] || start_pooler
 
+# A test of the worker on PostgreSQL runs the API, too.
+if [[ $project == worker && $store == postgres && -z ${TEST_API:-} ]]; then
+    WITH_POSTGRES=yes build_as_tests api
+    export TEST_API=$STORM_BIN/storm-api
+fi
+
 # In a process group of its own, so that the tests end with all that they have started.
 mkdir -p target
 log=target/test-$project.log

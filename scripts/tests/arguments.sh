@@ -130,3 +130,34 @@ for url in "redis://localhost.invalid" "rediss://$dead" "redis://[::1]:${dead##*
 done
 echo "ok: $test"
 
+
+test='a WITH_POSTGRES that is neither yes nor no is named at once by every script that builds or tests'
+for command in demo.sh storm.sh 'stack.sh run' chaos.sh dev.sh images.sh tests/packaging/compose.sh; do
+    read -ra words <<<"$command"
+    for value in true 1 YES 'yes '; do
+        refuses "WITH_POSTGRES=$value: expected yes or no" \
+            env REDIS_URL=none WITH_POSTGRES="$value" "$ROOT/scripts/${words[0]}" "${words[@]:1}"
+    done
+done
+for store in STORE=postgres DB_URL=postgres://storm@127.0.0.1/storm; do
+    refuses "WITH_POSTGRES=no: ${store/DB_URL=*/this DB_URL} needs WITH_POSTGRES=yes" \
+        env REDIS_URL=none WITH_POSTGRES=no "$store" "$ROOT/scripts/storm.sh"
+done
+echo "ok: $test"
+
+test='programs are built with PostgreSQL if WITH_POSTGRES is yes, and without it if it is no or empty'
+# shellcheck disable=SC2016 # expanded by the program
+printf '#!/bin/sh\n[ "$1" = build ] || exec echo "cargo 1.999.0"\necho "$*" >>"%s/built"\n' "$work" >"$work/path/cargo"
+printf '#!/bin/sh\n' >"$work/path/cc"
+chmod +x "$work/path/cc"
+for value in yes no ''; do
+    rm -f "$work/built"
+    # shellcheck disable=SC2016 # expanded by the shell that is started
+    env PATH="$work/path" WITH_POSTGRES="$value" bash -c 'source "$1" && build dev api shared' - \
+        "$ROOT/scripts/lib.sh" 2>"$work/output" || fail "$value"
+    expected=1
+    [[ $value == yes ]] || expected=0
+    [[ $(grep -c -- '--manifest-path api/Cargo.toml.*--features postgres$' "$work/built") == "$expected" ]] ||
+        fail "WITH_POSTGRES=$value: $(<"$work/built")"
+done
+echo "ok: $test"

@@ -57,6 +57,21 @@ chaos "$work/links:$work/path"
 grep -q 'clock steps are left out: libfaketimeMT.so.1 is not in ' "$work/output" || fail 'no such line'
 echo "ok: $test"
 
+test='the run that installs faketime passes its library'
+mkdir -p "$work/manager" "$work/installed/bin" "$work/installed/lib"
+touch "$work/installed/lib/libfaketimeMT.so.1"
+printf '#!/bin/sh\n%s\n' "echo installing; printf '#!/bin/sh\n' >'$work/installed/bin/faketime'" \
+    "chmod +x '$work/installed/bin/faketime'" >"$work/manager/dnf"
+# shellcheck disable=SC2016 # expanded by the program
+printf '#!/bin/sh\nshift\nexec "$@"\n' >"$work/manager/sudo"
+chmod +x "$work/manager"/*
+for run in first second; do
+    chaos "$work/manager:$work/installed/bin:$work/path"
+    [[ $(grep -Fx -A 1 -- --faketime "$work/arguments" | tail -n 1) == "$(readlink -f "$work/installed")/lib/libfaketimeMT.so.1" ]] ||
+        fail "the $run run: $(<"$work/output")"
+done
+echo "ok: $test"
+
 test='a store that there is not is refused in one line'
 if errors=$(STORE=mysql STORM_BIN=$work/bin "$ROOT/scripts/chaos.sh" 2>&1); then fail 'it ran'; fi
 [[ $errors == 'chaos.sh: STORE=mysql: expected sqlite or postgres' ]] || fail "$errors"

@@ -25,7 +25,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use self::layers::Layers;
 #[cfg(feature = "postgres")]
-pub use self::postgres_url::{PostgresHost, PostgresSettings, PostgresTls};
+pub use self::postgres_url::{PostgresHost, PostgresSettings, PostgresTls, without_password};
 pub use self::{
     access::AccessSettings,
     callback::{CallbackSettings, RetrySettings},

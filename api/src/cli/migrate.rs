@@ -81,7 +81,7 @@ mod moving {
     };
 
     use storm_shared::{
-        config::StoreSettings,
+        config::{StoreSettings, without_password},
         program,
         services::store::{MovePlan, MoveProgress, MoveStep, Moved, Store},
     };
@@ -103,7 +103,7 @@ mod moving {
                 let mut shown = Shown::default();
                 let moved = Store::migrate(&from, &to, |progress| shown.update(progress)).await;
                 shown.clear();
-                end(&moved?)
+                end(&moved?, &self.to)
             };
             output::write(&said)?;
             Ok(())
@@ -126,10 +126,11 @@ mod moving {
         format!("{}{all} rows {next}\n", counts(&plan.rows))
     }
 
-    fn end(moved: &Moved) -> String {
+    /// `to` is the argument.
+    fn end(moved: &Moved, to: &str) -> String {
         let target = output::visible(&moved.target);
         if moved.was_moved {
-            return format!("already moved to {target}\n");
+            return format!("already moved to {target}\n{}", start(to));
         }
         let mut said = counts(&moved.rows);
         if moved.left_out > 0 {
@@ -146,7 +147,17 @@ mod moving {
             moved.copied,
             moved.copying.as_secs_f64()
         );
-        let _ = writeln!(said, "start the services with DB_URL={target}");
+        said + &start(to)
+    }
+
+    /// What comes after the move. The URL has all of its options, or a service would connect in
+    /// another way than this command.
+    fn start(to: &str) -> String {
+        let url = without_password(to);
+        let mut said = format!("start the services with DB_URL={}\n", output::visible(&url));
+        if url != to {
+            said += "its password is not shown: add it, or set PGPASSFILE or PGPASSWORD\n";
+        }
         said
     }
 

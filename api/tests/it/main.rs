@@ -58,9 +58,6 @@ mod waiters;
 mod waiting;
 
 #[cfg(feature = "postgres")]
-#[path = "../../../shared/tests/support/empty_database.rs"]
-mod empty_database;
-#[cfg(feature = "postgres")]
 #[path = "../../../shared/tests/support/faketime.rs"]
 #[allow(dead_code, reason = "the tests of the worker need more of it")]
 mod faketime;

@@ -9,25 +9,26 @@ use std::{
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use crate::{
     client::{Answer, bare, post},
-    empty_database::EmptyDatabase,
     eventually,
+    postgres_database::PostgresDatabase,
     service::{self, Service, exited_with},
 };
 
 /// A folder with a database file, and an empty database.
 struct Places {
     folder: TempDir,
-    database: EmptyDatabase,
+    database: PostgresDatabase,
 }
 
 impl Places {
-    fn new(name: &str) -> Self {
+    async fn new() -> Self {
         Self {
             folder: TempDir::new().unwrap(),
-            database: EmptyDatabase::create(name),
+            database: PostgresDatabase::fresh().await,
         }
     }
 
@@ -123,7 +124,7 @@ fn add_finished(folder: &Path, count: u32) {
 
 #[tokio::test]
 async fn a_running_service_is_refused_and_one_on_the_target_has_every_request() {
-    let places = Places::new("beside");
+    let places = Places::new().await;
     let service = Service::start_in(places.path()).await;
     let mut ids = Vec::new();
     for name in ["a", "b", "c"] {
@@ -145,8 +146,14 @@ async fn a_running_service_is_refused_and_one_on_the_target_has_every_request() 
         (refused.status, refused.problem().as_str()),
         (503, "503 database-migrated")
     );
-    let ready = service.ask(bare("GET", "/readyz")).await;
-    assert_eq!(ready.status, 503);
+    // The database is checked once a second.
+    let ready = loop {
+        let ready = service.ask(bare("GET", "/readyz")).await;
+        if ready.status == 503 {
+            break ready;
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
     assert_eq!(ready.json()["database"], "migrated to another database");
     // A repeat of what was accepted is answered, as it is in the target.
     assert_eq!(
@@ -190,9 +197,32 @@ async fn a_running_service_is_refused_and_one_on_the_target_has_every_request() 
 }
 
 #[tokio::test]
+async fn at_the_end_of_a_move_the_whole_url_is_said_but_for_its_password() {
+    let places = Places::new().await;
+    Service::start_in(places.path()).await.stop().await;
+    let url = |login: &str| places.target().replacen("storm@", login, 1) + "?sslmode=disable";
+    let run = |login: &str| {
+        let mut command = service::program(places.path());
+        command.args(["migrate", "--from", "sqlite:storm.db", "--to", &url(login)]);
+        let (code, stdout, stderr) = said(&command.output().unwrap());
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+        assert!(!stdout.contains("hunter"), "{stdout}");
+        stdout
+    };
+    let start = format!("start the services with DB_URL={}\n", url("storm@"));
+    let hint = "its password is not shown: add it, or set PGPASSFILE or PGPASSWORD\n";
+    let first = run("storm:hunter%3a2@");
+    assert!(first.ends_with(&(start.clone() + hint)), "{first}");
+    // Whoever repeats it, because the end was not seen, reads the same.
+    let again = run("storm@");
+    assert!(again.starts_with("already moved to "), "{again}");
+    assert!(again.ends_with(&start), "{again}");
+}
+
+#[tokio::test]
 async fn a_move_that_is_killed_at_any_moment_is_repeated_and_no_row_is_missing_or_there_twice() {
     const ROWS: u32 = 40_000;
-    let places = Places::new("killed");
+    let places = Places::new().await;
     let service = Service::start_in(places.path()).await;
     let id = accept(&service, "first").await;
     assert!(exited_with(service.stop().await, 0));
@@ -254,7 +284,7 @@ async fn a_move_that_is_killed_at_any_moment_is_repeated_and_no_row_is_missing_o
 
 #[tokio::test]
 async fn what_can_not_be_moved_is_said_in_one_line_without_a_password() {
-    let places = Places::new("refused");
+    let places = Places::new().await;
     Service::start_in(places.path()).await.stop().await;
     let run = |from: &str, to: &str| {
         let mut command = service::program(places.path());

@@ -12,6 +12,7 @@ source "$ROOT/scripts/tests/support/postgres-image.sh"
 # shellcheck source-path=SCRIPTDIR source=../support/listener.sh
 source "$ROOT/scripts/tests/support/listener.sh"
 read_arguments '' "$@"
+with_postgres || true # a wrong value ends the test now, and not after minutes
 
 EVENT_SECONDS=120 # the limit for any event to happen
 
@@ -261,7 +262,7 @@ nothing_left network docker network ls
 echo "ok: $test"
 
 test='on PostgreSQL: the demo, the server killed under load, and every job completes'
-if [[ -z ${WITH_POSTGRES:-} ]]; then
+if ! with_postgres; then
     echo "not run: $test: it needs WITH_POSTGRES=yes, and images that were built so"
     exit
 fi

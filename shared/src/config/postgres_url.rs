@@ -101,6 +101,17 @@ impl fmt::Debug for PostgresSettings {
     }
 }
 
+/// A URL of a server that was accepted, as it was written, but without its password.
+pub fn without_password(url: &str) -> String {
+    let rest = || {
+        let (scheme, rest) = url.split_once("://")?;
+        let (login, rest) = rest.split_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{scheme}://{user}@{rest}"))
+    };
+    rest().unwrap_or_else(|| url.to_owned())
+}
+
 /// The parts of a URL as they were written.
 struct Parts<'a> {
     user: Option<&'a str>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use storm_shared::{
-    models::{IdempotencyKey, RequestId, Status},
+    models::{IdempotencyKey, RequestId},
     services::{
         report,
         store::{Acceptance, Claim, NewJob, Scope, Settlement, Store, StoreError, Trouble},
@@ -13,7 +13,10 @@ use storm_shared::{
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
-    jobs::{accept, accept_in_tasks, claimed, delivered, new_job, row, spec, try_accept},
+    jobs::{
+        accept, accept_in_tasks, accepted_by, assert_pending, claimed, delivered, new_job, spec,
+        try_accept,
+    },
     pgbouncer::PgBouncer,
     postgres_server::{PostgresServer, settings, until},
 };
@@ -33,14 +36,9 @@ async fn after_a_failover_the_store_goes_on_at_the_new_primary() {
     until(async || primary.jobs().await > 0).await;
     primary.kill();
     standby.take_over().await;
-    let mut accepted = Vec::new();
-    for write in writes {
-        accepted.extend(write.await.unwrap().ok());
-    }
+    let accepted = accepted_by(writes).await;
     until(async || try_accept(&store).await.is_ok()).await;
-    for id in accepted {
-        assert_eq!(row(&store, id).await.status, Status::Pending);
-    }
+    assert_pending(&store, &accepted).await;
 }
 
 #[tokio::test]
@@ -86,10 +84,39 @@ async fn an_old_primary_that_comes_back_is_refused_and_nothing_accepted_is_lost(
         accepted.push(accept(&store).await);
         store.close().await;
     }
-    for id in accepted {
-        assert_eq!(row(&store, id).await.status, Status::Pending);
-    }
+    assert_pending(&store, &accepted).await;
     assert_eq!(old.jobs().await, before);
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_ask_for_the_timeline_works_and_follows_a_failover() {
+    let (primary, standby) = PostgresServer::with_standby().await;
+    primary
+        .execute(
+            "CREATE ROLE app LOGIN; GRANT CREATE ON SCHEMA public TO app;
+             REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC;",
+        )
+        .await;
+    let [first, second] = [&primary, &standby].map(PostgresServer::address);
+    let url = format!("postgres://app@{first},{second}/postgres");
+    let (client, connection) = tokio_postgres::connect(
+        &format!("postgres://app@{first}/postgres"),
+        tokio_postgres::NoTls,
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    let asked = client.simple_query("SELECT pg_control_system()").await;
+    let code = asked.unwrap_err().code().map(|code| code.code().to_owned());
+    assert_eq!(code.as_deref(), Some("42501"));
+
+    let store = Store::open(&settings(&url)).await.unwrap();
+    let before = accept(&store).await;
+    primary.kill();
+    standby.take_over().await;
+    until(async || try_accept(&store).await.is_ok()).await;
+    assert_pending(&store, &[before]).await;
+    store.check().await.unwrap();
 }
 
 #[tokio::test]

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use storm_shared::{
-    models::Status,
-    services::store::{Store, StoreError},
-};
+use storm_shared::services::store::{Outcome, Store, StoreError};
 use tokio::time::sleep;
 
 use crate::{
-    jobs::{accept_in_tasks, row, try_accept},
+    jobs::{accept_in_tasks, assert_pending, finished, try_accept},
     postgres_server::{PostgresServer, settings, until},
 };
 
@@ -52,9 +49,7 @@ async fn what_was_accepted_survives_a_kill_of_the_server_and_the_store_goes_on_b
     assert!(try_accept(&store).await.is_err());
     server.begin();
     until(async || store.check().await.is_ok()).await;
-    for id in accepted {
-        assert_eq!(row(&store, id).await.status, Status::Pending);
-    }
+    assert_pending(&store, &accepted).await;
     try_accept(&store).await.unwrap();
     assert_eq!(store.trouble(), None);
 }
@@ -81,14 +76,7 @@ async fn a_store_goes_on_after_all_its_connections_were_cut() {
 #[tokio::test]
 async fn a_login_a_database_or_rights_that_are_missing_are_said_in_one_line_without_the_password() {
     let server = PostgresServer::start(&[]);
-    server
-        .execute(
-            "CREATE ROLE poor LOGIN PASSWORD 'hunter2';
-             REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
-        )
-        .await;
-    server.allow("host all poor 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n");
-    server.execute("SELECT pg_reload_conf()").await;
+    server.add_poor_role().await;
     let address = server.address();
     for (login, database, remedy) in [
         ("nobody", "postgres", "correct the user and password"),
@@ -104,6 +92,40 @@ async fn a_login_a_database_or_rights_that_are_missing_are_said_in_one_line_with
         assert!(text.contains(remedy), "{login}: {text}");
         assert!(!text.contains("hunter") && !text.contains('\n'), "{text}");
     }
+}
+
+#[tokio::test]
+async fn the_functions_of_another_release_stay_and_each_release_calls_its_own() {
+    const FUNCTIONS: &str = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'storm\\_%'";
+    let server = PostgresServer::start(&[]);
+    let before = Store::open(&server.settings()).await.unwrap();
+    let functions = server.number(FUNCTIONS).await;
+    assert!(functions > 0);
+    // As if another release had made them, whose definitions differ.
+    server
+        .execute(
+            "DO $$ DECLARE it record; BEGIN
+                 FOR it IN SELECT oid::regprocedure AS function, proname FROM pg_proc
+                     WHERE proname LIKE 'storm\\_%' LOOP
+                     EXECUTE format('ALTER FUNCTION %s RENAME TO %I', it.function,
+                         overlay(it.proname PLACING 'other' FROM length(it.proname) - 4));
+                 END LOOP;
+             END $$",
+        )
+        .await;
+    assert!(try_accept(&before).await.is_err(), "its functions are gone");
+    let store = Store::open(&server.settings()).await.unwrap();
+    assert_eq!(server.number(FUNCTIONS).await, 2 * functions);
+    for store in [&store, &before] {
+        finished(store, Outcome::Completed).await;
+    }
+    // A newer schema may say that this release can work with it. It stays what it is.
+    server.execute("UPDATE store SET version = 2").await;
+    let again = Store::open(&server.settings()).await.unwrap();
+    finished(&again, Outcome::Completed).await;
+    let schema = "SELECT version::bigint * 100 + oldest FROM store";
+    assert_eq!(server.number(schema).await, 201);
+    assert_eq!(server.number(FUNCTIONS).await, 2 * functions);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::{
-    jobs::{accept, accept_in_tasks, new_job, new_worker, row, status, try_accept},
+    jobs::{accept, accept_in_tasks, assert_pending, new_job, new_worker, status, try_accept},
     postgres_server::{Part, PostgresServer, settings, until},
 };
 
@@ -102,9 +102,7 @@ async fn a_full_disk_is_reported_and_nothing_accepted_is_lost_when_there_is_room
     server.make_room();
     until(async || store.accept(large_job(200_000)).await.is_ok()).await;
     until(async || store.check().await.is_ok()).await;
-    for id in accepted {
-        assert_eq!(row(&store, id).await.status, Status::Pending);
-    }
+    assert_pending(&store, &accepted).await;
 }
 
 #[tokio::test]
@@ -138,9 +136,7 @@ async fn a_server_that_crashed_for_want_of_room_in_its_log_goes_on_when_there_is
     server.make_room();
     until(async || server.is_up().await || server.try_begin()).await;
     until(async || store.check().await.is_ok()).await;
-    for id in accepted {
-        assert_eq!(row(&store, id).await.status, Status::Pending);
-    }
+    assert_pending(&store, &accepted).await;
     try_accept(&store).await.unwrap();
 }
 

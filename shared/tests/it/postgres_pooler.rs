@@ -12,8 +12,9 @@ use storm_shared::{
 
 use crate::{
     jobs::{
-        MAX_CLAIMS, accept, accept_in_tasks, claim_due, claim_new, delivered, due_jobs, finished,
-        heartbeat_of, new_job, new_worker, redeliver, row, status, try_accept,
+        MAX_CLAIMS, accept, accept_in_tasks, accepted_by, assert_pending, claim_due, claim_new,
+        delivered, due_jobs, finished, heartbeat_of, new_job, new_worker, redeliver, status,
+        try_accept,
     },
     pgbouncer::PgBouncer,
     postgres_server::{PostgresServer, until},
@@ -102,14 +103,10 @@ async fn a_store_goes_on_after_its_pooler_was_restarted_and_loses_nothing() {
         let writes = accept_in_tasks(&store, 200).await;
         until(async || server.jobs().await > before).await;
         pooler.restart();
-        for write in writes {
-            accepted.extend(write.await.unwrap().ok());
-        }
+        accepted.extend(accepted_by(writes).await);
         until(async || try_accept(&store).await.is_ok()).await;
     }
-    for id in accepted {
-        assert_eq!(row(&store, id).await.status, Status::Pending);
-    }
+    assert_pending(&store, &accepted).await;
 }
 
 #[tokio::test]

@@ -59,6 +59,26 @@ pub(crate) async fn accept_in_tasks(
     writes
 }
 
+/// The jobs that such writes have accepted. Of the others, nobody knows.
+#[cfg(feature = "postgres")]
+pub(crate) async fn accepted_by(
+    writes: Vec<JoinHandle<Result<RequestId, StoreError>>>,
+) -> Vec<RequestId> {
+    let mut accepted = Vec::new();
+    for write in writes {
+        accepted.extend(write.await.unwrap().ok());
+    }
+    accepted
+}
+
+/// Asserts that each of these jobs is there, and that nobody has claimed it.
+#[cfg(feature = "postgres")]
+pub(crate) async fn assert_pending(store: &Store, jobs: &[RequestId]) {
+    for id in jobs {
+        assert_eq!(row(store, *id).await.status, Status::Pending);
+    }
+}
+
 pub(crate) async fn new_worker(store: &Store) -> OwnerId {
     let owner = OwnerId::generate();
     store.register(owner, &[]).await.unwrap();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{runtime::Builder, task::JoinHandle};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// The databases that this process has made.
 static DATABASES: AtomicU32 = AtomicU32::new(0);
@@ -47,21 +47,39 @@ impl PostgresDatabase {
         env::var("TEST_POOLER")
             .map_or_else(|_| self.url(), |pooler| format!("{pooler}/{}", self.name))
     }
+
+    /// What a query says of its only row, as `psql` would print it; nothing if it fails, such as
+    /// before there are tables. Blocks.
+    #[allow(dead_code, reason = "other tests wait for the answer")]
+    pub(crate) fn ask(&self, query: &str) -> String {
+        let rows = run(self.url(), query.to_owned()).unwrap_or_default();
+        let row = rows.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let columns = row.map(|row| (0..row.len()).map(|at| row.get(at).unwrap_or_default()));
+        columns.map_or_else(String::new, |it| it.collect::<Vec<_>>().join("|"))
+    }
 }
 
 impl Drop for PostgresDatabase {
     fn drop(&mut self) {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // A runtime of its own: the test's can't be waited for here.
-        let dropped = thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                let (client, _connection) = connect(&url("postgres")).await;
-                client.batch_execute(&drop).await
-            })
-        });
-        let _ = dropped.join(); // the server is thrown away after the run
+        let _ = run(url("postgres"), drop); // the server is thrown away after the run
     }
+}
+
+/// Runs `sql` in a runtime of its own, where the test's can't be waited for. `None` if it failed.
+/// Blocks.
+fn run(url: String, sql: String) -> Option<Vec<SimpleQueryMessage>> {
+    let running = thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (client, _connection) = connect(&url).await;
+            client.simple_query(&sql).await
+        })
+    });
+    running.join().ok()?.ok()
 }
 
 fn url(database: &str) -> String {

@@ -190,6 +190,17 @@ impl PostgresServer {
         fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
     }
 
+    /// Adds the role `poor`, which has to send its password `hunter2`, and may create no table.
+    pub(crate) async fn add_poor_role(&self) {
+        self.execute(
+            "CREATE ROLE poor LOGIN PASSWORD 'hunter2';
+             REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+        )
+        .await;
+        self.allow("host all poor 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n");
+        self.execute("SELECT pg_reload_conf()").await;
+    }
+
     /// Starts it, and waits until it answers. After a kill it refuses for as long as a process of
     /// the last run still has its memory.
     pub(crate) fn begin(&self) {

@@ -25,6 +25,8 @@ mod notifications;
 mod pause;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_hosts;
 mod process;
 mod readiness;
 mod receiver;
@@ -46,10 +48,6 @@ mod stack;
 mod table;
 mod worker;
 
-#[cfg(feature = "postgres")]
-#[path = "../../../shared/tests/support/empty_database.rs"]
-#[allow(dead_code, reason = "the API's tests need more of it")]
-mod empty_database;
 #[path = "../../../shared/tests/support/faketime.rs"]
 mod faketime;
 #[path = "../../../shared/tests/support/hostile.rs"]

@@ -31,6 +31,18 @@ impl WorkerProcess {
         Self::run(env!("CARGO_BIN_EXE_storm-worker").into(), folder, overrides)
     }
 
+    /// Starts the program at `TEST_API` beside the workers, which is a process like theirs.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn start_api(folder: &Path, overrides: &[(&str, &str)]) -> Self {
+        let program = std::env::var_os("TEST_API").expect(
+            "TEST_API is the path of a storm-api that was built with the feature postgres: \
+             scripts/test.sh builds it",
+        );
+        let own = [("API_ADDR", "127.0.0.1:0"), ("SHUTDOWN_DELAY", "0s")];
+        let overrides: Vec<_> = own.iter().chain(overrides).copied().collect();
+        Self::run(program.into(), folder, &overrides)
+    }
+
     /// Starts `storm-worker` with at most this many file descriptors.
     pub(crate) fn start_with_descriptors(
         most: u64,
@@ -186,9 +198,21 @@ impl WorkerProcess {
 
     /// The response to a request without a body; `None` if it does not listen.
     pub(crate) async fn ask(&self, method: &str, path: &str) -> Option<String> {
+        self.send(method, path, "").await
+    }
+
+    /// The same, with a `body` of JSON.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.addr).await.ok()?;
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let about_body = match body.len() {
+            0 => String::new(),
+            length => {
+                format!("content-type: application/json\r\ncontent-length: {length}\r\n")
+            }
+        };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{about_body}\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    empty_database::EmptyDatabase, process::WorkerProcess, receiver::Receiver, rows::accept,
+    postgres_database::PostgresDatabase, process::WorkerProcess, receiver::Receiver, rows::accept,
 };
 
 async fn until_it_says(worker: &WorkerProcess, path: &str, wanted: &str) {
@@ -52,7 +52,7 @@ async fn a_worker_whose_store_was_moved_ends_nothing_and_claims_nothing_and_anot
         }
     })
     .await;
-    let (folder, database) = (TempDir::new().unwrap(), EmptyDatabase::create("worker"));
+    let (folder, database) = (TempDir::new().unwrap(), PostgresDatabase::fresh().await);
     let file = format!("sqlite:{}", folder.path().join("storm.db").display());
     let at = |url: &str| Settings::with([("DB_URL", url)]).unwrap().store;
     let (from, to) = (at(&file), at(&database.url()));

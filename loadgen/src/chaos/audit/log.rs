@@ -31,18 +31,34 @@ pub(super) enum Table {
     Events,
 }
 
-impl Table {
-    pub(super) const ALL: [Self; 9] = [
-        Self::Transitions,
-        Self::Rows,
-        Self::Erasures,
-        Self::Pauses,
-        Self::Filters,
-        Self::Deletions,
-        Self::Worked,
-        Self::WorkAttempts,
-        Self::Events,
-    ];
+/// An engine's query for each table.
+pub(super) struct Queries {
+    pub(super) transitions: &'static str,
+    pub(super) rows: &'static str,
+    pub(super) erasures: &'static str,
+    pub(super) pauses: &'static str,
+    pub(super) filters: &'static str,
+    pub(super) deletions: &'static str,
+    pub(super) worked: &'static str,
+    pub(super) work_attempts: &'static str,
+    pub(super) events: &'static str,
+}
+
+impl Queries {
+    /// All of them, in the order in which they are read.
+    pub(super) const fn by_table(&self) -> [(Table, &'static str); 9] {
+        [
+            (Table::Transitions, self.transitions),
+            (Table::Rows, self.rows),
+            (Table::Erasures, self.erasures),
+            (Table::Pauses, self.pauses),
+            (Table::Filters, self.filters),
+            (Table::Deletions, self.deletions),
+            (Table::Worked, self.worked),
+            (Table::WorkAttempts, self.work_attempts),
+            (Table::Events, self.events),
+        ]
+    }
 }
 
 /// A row of an answer, by the numbers of its columns.

@@ -1,6 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use super::{PostgresHost, PostgresSettings, PostgresTls, Variables, parse};
+use super::{PostgresHost, PostgresSettings, PostgresTls, Variables, parse, without_password};
 
 fn parsed(url: &str) -> PostgresSettings {
     parse(url, &Variables::default()).unwrap_or_else(|fault| panic!("{url}: {fault}"))
@@ -114,6 +114,30 @@ fn a_password_is_never_shown() {
         "postgres://u@db.example:6000,[::1]:5432/d"
     );
     assert!(!format!("{settings:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_url_without_its_password_is_the_same_otherwise() {
+    for (url, shown) in [
+        (
+            "postgres://u:hunter%402:x@a,[::1]:1/d?sslmode=require",
+            "postgres://u@a,[::1]:1/d?sslmode=require",
+        ),
+        (
+            "postgresql://u%3Av@db:6000/d?sslrootcert=/a:b",
+            "postgresql://u%3Av@db:6000/d?sslrootcert=/a:b",
+        ),
+        (
+            "postgres://u:@:6000/d?host=/run",
+            "postgres://u@:6000/d?host=/run",
+        ),
+    ] {
+        assert_eq!(without_password(url), shown);
+        let (with, without) = (parsed(url), parsed(shown));
+        let login = |it: &PostgresSettings| (it.hosts.clone(), it.user.clone(), it.tls.clone());
+        assert_eq!(login(&with), login(&without));
+        assert_eq!(without.password, None);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Both engines name their tables and columns alike, so a table is moved as rows of texts: one
 //! engine reads them in the form that [`Kind`] says, and the other casts them.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use thiserror::Error;
 
@@ -282,6 +282,47 @@ impl Table {
 /// The primary key of a row, as texts in the form that is moved.
 pub(super) type Key = Vec<String>;
 
+/// A place between two rows of the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The tables before the one with this place in [`Table::ALL`] are in the target.
+    pub(super) stage: usize,
+    /// The last row of that table that is there.
+    pub(super) after: Option<Key>,
+}
+
+impl Place {
+    /// The place behind all rows.
+    pub(super) fn end() -> Self {
+        Self {
+            stage: Table::ALL.len(),
+            after: None,
+        }
+    }
+
+    /// Whether fewer rows are before this place than before `other`.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        let order = self.stage.cmp(&other.stage);
+        let order = order.then_with(|| match (&self.after, &other.after) {
+            (Some(this), Some(other)) => order_of_keys(self.stage, this, other),
+            (this, other) => this.is_some().cmp(&other.is_some()),
+        });
+        order == Ordering::Less
+    }
+}
+
+/// The order of two rows of the table at `stage`.
+fn order_of_keys(stage: usize, one: &Key, other: &Key) -> Ordering {
+    let columns = Table::ALL.get(stage).map_or(&[][..], |it| it.columns());
+    let order = |((_, kind), (one, other)): (&Column, (&String, &String))| match kind {
+        // A number that can't be read is none of ours.
+        Kind::Integer | Kind::Long => one.parse::<i64>().ok().cmp(&other.parse().ok()),
+        _ => one.cmp(other),
+    };
+    let parts = columns.iter().zip(one.iter().zip(other));
+    parts.map(order).fold(Ordering::Equal, Ordering::then)
+}
+
 /// Rows of one table, in the order of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rows {
@@ -321,5 +362,45 @@ impl Rows {
     pub(super) fn last_key(&self) -> Option<Key> {
         let columns = self.columns.iter().take(self.table.key());
         columns.map(|column| column.last()?.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, Table};
+
+    #[test]
+    fn a_place_is_before_those_that_more_rows_are_before() {
+        let place = |table: Table, key: &[&str]| Place {
+            stage: Table::ALL.iter().position(|it| *it == table).unwrap(),
+            after: (!key.is_empty()).then(|| key.iter().map(|it| (*it).to_owned()).collect()),
+        };
+        let places = [
+            Place::default(),
+            place(Table::Requests, &["00000000-0000-7000-8000-000000000009"]),
+            place(Table::Requests, &["00000000-0000-7000-8000-00000000000a"]),
+            place(Table::Attempts, &[]),
+            place(
+                Table::Attempts,
+                &["00000000-0000-7000-8000-000000000001", "9"],
+            ),
+            place(
+                Table::Attempts,
+                &["00000000-0000-7000-8000-000000000001", "10"],
+            ),
+            place(
+                Table::Attempts,
+                &["00000000-0000-7000-8000-000000000002", "-1"],
+            ),
+            place(Table::Pauses, &["*"]),
+            place(Table::Audit, &["9"]),
+            place(Table::Audit, &["10"]),
+            Place::end(),
+        ];
+        for (at, one) in places.iter().enumerate() {
+            for (beside, other) in places.iter().enumerate() {
+                assert_eq!(one.is_before(other), at < beside, "{one:?} {other:?}");
+            }
+        }
     }
 }

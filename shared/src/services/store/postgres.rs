@@ -20,7 +20,7 @@ mod error;
 mod events;
 mod find;
 #[cfg(test)]
-mod fresh;
+pub(super) mod fresh;
 mod function;
 mod handlers;
 mod health;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio_postgres::{Client, Row};
 
 use super::{
-    super::log::{Columns, Log, Table, Times},
+    super::log::{Columns, Log, Queries, Table, Times},
     snapshots::Snapshot,
 };
 use crate::chaos::history::Record;
@@ -89,8 +89,8 @@ async fn number(client: &Client, sql: &str) -> Result<i64> {
 pub(super) async fn read(client: &Client) -> Result<Rows> {
     // The services have stopped, so these reads need no common transaction.
     let mut rows = Vec::new();
-    for table in Table::ALL {
-        rows.push((table, client.query(sql(table), &[]).await?));
+    for (table, sql) in QUERIES.by_table() {
+        rows.push((table, client.query(sql, &[]).await?));
     }
     Ok(rows)
 }
@@ -115,23 +115,10 @@ impl Columns for Row {
     }
 }
 
-const fn sql(table: Table) -> &'static str {
-    match table {
-        Table::Transitions => MOVES,
-        Table::Rows => ROWS,
-        Table::Erasures => ERASURES,
-        Table::Pauses => PAUSES,
-        Table::Filters => FILTERS,
-        Table::Deletions => DELETIONS,
-        Table::Worked => WORKED,
-        Table::WorkAttempts => WORK_ATTEMPTS,
-        Table::Events => EVENTS,
-    }
-}
-
-// The row of a redelivery does not say how it ended, and its request does not if it was
-// `COMPLETED`: its last attempt does.
-const MOVES: &str = "SELECT xid, id::text,
+const QUERIES: Queries = Queries {
+    // The row of a redelivery does not say how it ended, and its request does not if it was
+    // `COMPLETED`: its last attempt does.
+    transitions: "SELECT xid, id::text,
         old_status, old_claim, old_owner::text, old_attempts, old_lost_claims, old_result,
         old_parks,
         coalesce(new_status, CASE WHEN
@@ -141,9 +128,8 @@ const MOVES: &str = "SELECT xid, id::text,
         new_claim, new_owner::text, new_attempts, new_lost_claims, new_result, new_parks,
         old_due, new_due, redelivery::integer::bigint, erases::integer::bigint, reason,
         place, number
-    FROM chaos_moves JOIN chaos_places USING (number) ORDER BY place";
-
-const ROWS: &str = "SELECT id::text,
+    FROM chaos_moves JOIN chaos_places USING (number) ORDER BY place",
+    rows: "SELECT id::text,
         coalesce(chaos_name(input_payload), erased.report_name),
         status, claim, owner::text, attempts::bigint, lost_claims::bigint,
         chaos_result(result_payload), parks::bigint, failure_reason, failure_detail,
@@ -154,10 +140,9 @@ const ROWS: &str = "SELECT id::text,
     SELECT id::text, report_name, status, claim, owner::text, attempts, lost_claims,
         result_payload, parks, failure_reason, failure_detail, called_back::integer::bigint,
         completed_at, created_at, handler
-    FROM chaos_deleted ORDER BY 1";
-
-/// What is left of an erased request, by table and column, until the request is deleted.
-const ERASURES: &str = "SELECT id::text, coalesce(erased.erased_at, ''),
+    FROM chaos_deleted ORDER BY 1",
+    // What is left of an erased request, by table and column, until the request is deleted.
+    erasures: "SELECT id::text, coalesce(erased.erased_at, ''),
         outcome_kept::integer::bigint,
         concat_ws(',',
             CASE WHEN input_payload::text <> '{\"erased\":true}'
@@ -176,10 +161,9 @@ const ERASURES: &str = "SELECT id::text, coalesce(erased.erased_at, ''),
             CASE WHEN EXISTS (SELECT 1 FROM idempotency_keys
                         WHERE request_id = erased.id AND fingerprint <> '')
                 THEN 'idempotency_keys.fingerprint' END)
-    FROM chaos_erased AS erased LEFT JOIN requests USING (id) ORDER BY id";
-
-// Its records in the audit are those until the next change of the same kind.
-const PAUSES: &str = "SELECT xid, nullif(origin, ''), paused::integer::bigint,
+    FROM chaos_erased AS erased LEFT JOIN requests USING (id) ORDER BY id",
+    // Its records in the audit are those until the next change of the same kind.
+    pauses: "SELECT xid, nullif(origin, ''), paused::integer::bigint,
         (SELECT count(*) FROM chaos_audit AS audited
          WHERE changed > 0 AND action = CASE WHEN paused THEN 'pause' ELSE 'resume' END
              AND CASE WHEN change.origin = '' THEN filter::json ->> 'everything' = 'true'
@@ -190,20 +174,16 @@ const PAUSES: &str = "SELECT xid, nullif(origin, ''), paused::integer::bigint,
                   WHERE next.number > change.number AND next.origin = change.origin
                       AND next.paused = change.paused),
                  9223372036854775807))
-    FROM chaos_pauses AS change ORDER BY number";
-
-const FILTERS: &str = "SELECT xid, (action = 'cancel')::integer::bigint, filter, matched, changed,
+    FROM chaos_pauses AS change ORDER BY number",
+    filters: "SELECT xid, (action = 'cancel')::integer::bigint, filter, matched, changed,
         dry_run::integer::bigint, place
     FROM chaos_audit JOIN chaos_places USING (number)
-    WHERE action IN ('cancel', 'redeliver') ORDER BY number";
-
-const DELETIONS: &str = "SELECT xid, id::text, ended, redelivering::integer::bigint
-    FROM chaos_deleted ORDER BY number";
-
-const WORKED: &str = "SELECT xid, id::text, result, reason FROM chaos_worked ORDER BY number";
-
-const WORK_ATTEMPTS: &str = "SELECT request_id::text, number, claim, class, status
-    FROM chaos_work_attempts";
-
-const EVENTS: &str = "SELECT xid, id::text, event, claim, detail
-    FROM chaos_events ORDER BY number";
+    WHERE action IN ('cancel', 'redeliver') ORDER BY number",
+    deletions: "SELECT xid, id::text, ended, redelivering::integer::bigint
+    FROM chaos_deleted ORDER BY number",
+    worked: "SELECT xid, id::text, result, reason FROM chaos_worked ORDER BY number",
+    work_attempts: "SELECT request_id::text, number, claim, class, status
+    FROM chaos_work_attempts",
+    events: "SELECT xid, id::text, event, claim, detail
+    FROM chaos_events ORDER BY number",
+};

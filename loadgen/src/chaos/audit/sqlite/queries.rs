@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, Row as SqlRow};
 
-use super::super::log::{Columns, Log, Table, Times};
+use super::super::log::{Columns, Log, Queries, Times};
 use crate::chaos::{clock, history::Record};
 
 /// Busy timeout of a read. In WAL mode only recovery after a crash locks readers out.
@@ -104,8 +104,8 @@ pub(super) fn bytes(db: &Connection) -> rusqlite::Result<u64> {
 pub(super) fn read(db: &Connection, times: impl Times) -> Result<Vec<Record>> {
     // The services have stopped, so these reads need no common transaction.
     let mut log = Log::new(times);
-    for table in Table::ALL {
-        let mut statement = db.prepare(sql(table))?;
+    for (table, sql) in QUERIES.by_table() {
+        let mut statement = db.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             log.take(table, row)?;
@@ -124,23 +124,11 @@ impl Columns for SqlRow<'_> {
     }
 }
 
-const fn sql(table: Table) -> &'static str {
-    match table {
-        Table::Transitions => MOVES,
-        Table::Rows => ROWS,
-        Table::Erasures => ERASURES,
-        Table::Pauses => PAUSES,
-        Table::Filters => FILTERS,
-        Table::Deletions => DELETIONS,
-        Table::Worked => WORKED,
-        Table::WorkAttempts => WORK_ATTEMPTS,
-        Table::Events => EVENTS,
-    }
-}
-
-// `number` is the commit order, because SQLite has one writer at a time. The row of a redelivery
-// does not say how it ended, and its request does not if it was `COMPLETED`: its last attempt does.
-const MOVES: &str = "SELECT number, id,
+const QUERIES: Queries = Queries {
+    // `number` is the commit order, because SQLite has one writer at a time. The row of a
+    // redelivery does not say how it ended, and its request does not if it was `COMPLETED`: its
+    // last attempt does.
+    transitions: "SELECT number, id,
         old_status, old_claim, old_owner, old_attempts, old_lost_claims, old_result, old_parks,
         coalesce(new_status, iif(
             EXISTS (SELECT 1 FROM chaos_successes WHERE request_id = chaos_moves.id
@@ -148,9 +136,8 @@ const MOVES: &str = "SELECT number, id,
             'COMPLETED', 'FAILED')),
         new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks,
         old_due, new_due, redelivery, erases, reason, number, number
-    FROM chaos_moves ORDER BY number";
-
-const ROWS: &str = "SELECT id,
+    FROM chaos_moves ORDER BY number",
+    rows: "SELECT id,
         coalesce(json_extract(input_payload, '$.report_name'), erased.report_name,
             (SELECT name FROM chaos_names WHERE id = requests.id)),
         status, claim, owner, attempts, lost_claims, result_payload, parks,
@@ -161,10 +148,9 @@ const ROWS: &str = "SELECT id,
     UNION ALL
     SELECT id, report_name, status, claim, owner, attempts, lost_claims, result_payload, parks,
         failure_reason, failure_detail, called_back, completed_at, created_at, handler
-    FROM chaos_deleted ORDER BY id";
-
-/// What is left of an erased request, by table and column, until the request is deleted.
-const ERASURES: &str = "SELECT id, coalesce(erased.erased_at, ''), outcome_kept,
+    FROM chaos_deleted ORDER BY id",
+    // What is left of an erased request, by table and column, until the request is deleted.
+    erasures: "SELECT id, coalesce(erased.erased_at, ''), outcome_kept,
         concat_ws(',',
             iif(input_payload <> '{\"erased\":true}', 'requests.input_payload', NULL),
             iif(result_payload IS NOT NULL, 'requests.result_payload', NULL),
@@ -181,10 +167,9 @@ const ERASURES: &str = "SELECT id, coalesce(erased.erased_at, ''), outcome_kept,
             iif(EXISTS (SELECT 1 FROM idempotency_keys
                         WHERE request_id = erased.id AND fingerprint <> x''),
                 'idempotency_keys.fingerprint', NULL))
-    FROM chaos_erased AS erased LEFT JOIN requests USING (id) ORDER BY id";
-
-// Its records in the audit are those until the next change of the same kind.
-const PAUSES: &str = "SELECT number, nullif(origin, ''), paused,
+    FROM chaos_erased AS erased LEFT JOIN requests USING (id) ORDER BY id",
+    // Its records in the audit are those until the next change of the same kind.
+    pauses: "SELECT number, nullif(origin, ''), paused,
         (SELECT count(*) FROM chaos_audit
          WHERE changed > 0 AND action = iif(paused, 'pause', 'resume')
              AND filter = iif(origin = '', '{\"everything\":true}', json_object('origin', origin))
@@ -194,16 +179,12 @@ const PAUSES: &str = "SELECT number, nullif(origin, ''), paused,
                   WHERE number > change.number AND origin = change.origin
                       AND paused = change.paused),
                  1e18))
-    FROM chaos_pauses AS change ORDER BY number";
-
-const FILTERS: &str = "SELECT number, action = 'cancel', filter, matched, changed, dry_run, number
-    FROM chaos_audit WHERE action IN ('cancel', 'redeliver') ORDER BY number";
-
-const DELETIONS: &str = "SELECT number, id, ended, redelivering FROM chaos_deleted ORDER BY number";
-
-const WORKED: &str = "SELECT number, id, result, reason FROM chaos_worked ORDER BY number";
-
-const WORK_ATTEMPTS: &str = "SELECT request_id, number, claim, class, status
-    FROM chaos_work_attempts";
-
-const EVENTS: &str = "SELECT number, id, event, claim, detail FROM chaos_events ORDER BY number";
+    FROM chaos_pauses AS change ORDER BY number",
+    filters: "SELECT number, action = 'cancel', filter, matched, changed, dry_run, number
+    FROM chaos_audit WHERE action IN ('cancel', 'redeliver') ORDER BY number",
+    deletions: "SELECT number, id, ended, redelivering FROM chaos_deleted ORDER BY number",
+    worked: "SELECT number, id, result, reason FROM chaos_worked ORDER BY number",
+    work_attempts: "SELECT request_id, number, claim, class, status
+    FROM chaos_work_attempts",
+    events: "SELECT number, id, event, claim, detail FROM chaos_events ORDER BY number",
+};

@@ -11,38 +11,48 @@ use std::{
 use tokio_postgres::{Client, NoTls};
 
 use super::{
-    connect, open,
+    connect,
+    moving::Target,
+    open,
     session::{Session, Sessions},
 };
-use crate::config::{DatabaseSettings, PostgresSettings, Settings};
+use crate::config::{DatabaseSettings, PostgresSettings, Settings, StoreSettings};
 
 /// The databases that this process has made.
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// A database with the schema.
-pub(super) struct Fresh {
+pub(in crate::services::store) struct Fresh {
     name: String,
     pub(super) sessions: Arc<Sessions>,
 }
 
 impl Fresh {
-    pub(super) async fn open() -> Self {
+    pub(in crate::services::store) async fn open() -> Self {
         let number = DATABASES.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_lib_{}_{number}", process::id());
         direct(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         direct(&format!("CREATE DATABASE {name}")).await;
-        let (sessions, postgres) = sessions(&name);
+        let (settings, postgres) = settings(&name);
+        let sessions = sessions(&settings, &postgres);
         open::open(&sessions, &postgres).await.unwrap();
         Self { name, sessions }
     }
 
     /// Other connections to it.
     pub(super) fn again(&self) -> Arc<Sessions> {
-        sessions(&self.name).0
+        let (settings, postgres) = settings(&self.name);
+        sessions(&settings, &postgres)
+    }
+
+    /// It, as the target of a move.
+    pub(in crate::services::store) fn target(&self) -> Target {
+        let (settings, postgres) = settings(&self.name);
+        Target::of(&postgres, &settings).unwrap()
     }
 
     /// Runs statements without parameters.
-    pub(super) async fn execute(&self, sql: &'static str) {
+    pub(in crate::services::store) async fn execute(&self, sql: &'static str) {
         let run = move |session: Session| async move { session.execute_all(sql).await };
         self.sessions.write(run).await.unwrap();
     }
@@ -52,21 +62,24 @@ impl Fresh {
         connect_to(&self.name).await
     }
 
-    pub(super) async fn drop(self) {
+    pub(in crate::services::store) async fn drop(self) {
         self.sessions.close().await;
         direct(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
     }
 }
 
-fn sessions(database: &str) -> (Arc<Sessions>, PostgresSettings) {
+fn settings(database: &str) -> (StoreSettings, PostgresSettings) {
     let url = format!("{}/{database}", server());
     let settings = Settings::with([("DB_URL", url.as_str())]).unwrap().store;
-    let DatabaseSettings::Postgres(postgres) = settings.database else {
+    let DatabaseSettings::Postgres(postgres) = settings.database.clone() else {
         panic!("{url}");
     };
-    let pool = connect::pool(&postgres).unwrap();
-    let sessions = Arc::new(Sessions::of(pool, settings.write_queue));
-    (sessions, postgres)
+    (settings, postgres)
+}
+
+fn sessions(settings: &StoreSettings, postgres: &PostgresSettings) -> Arc<Sessions> {
+    let pool = connect::pool(postgres).unwrap();
+    Arc::new(Sessions::of(pool, settings.write_queue))
 }
 
 /// The address of the server, without a database.

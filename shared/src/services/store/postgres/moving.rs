@@ -4,8 +4,9 @@
 //! there, so after a crash at any instant the next call goes on with the first row that is missing.
 //! Until `done` is set, no service opens the database (`schema`).
 //!
-//! Batches do not wait for the disk. A server that crashes loses the last of them with their place.
-//! The commit of `done` waits, and all before it are durable then, too.
+//! Batches do not wait for the disk. A server that crashes loses the last of them with their place,
+//! also while they are compared. The commit of `done` waits, and all before it are durable then,
+//! too.
 
 mod rows;
 
@@ -25,7 +26,7 @@ use crate::{
     config::{PostgresSettings, StoreSettings},
     services::store::{
         StoreError, Trouble,
-        moving::{Key, Rows, Table},
+        moving::{Key, Place, Rows, Table},
     },
 };
 
@@ -73,13 +74,11 @@ pub(in crate::services::store) struct Arrival {
     pub(in crate::services::store) is_done: bool,
 }
 
-/// A place between two rows of the source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::services::store) struct Place {
-    /// The tables before the one with this place in [`Table::ALL`] are here.
-    pub(in crate::services::store) stage: usize,
-    /// The last row of that table that is here.
-    pub(in crate::services::store) after: Option<Key>,
+impl Arrival {
+    /// Whether it is of the store `store`, has no row yet, and belongs to no mark so far.
+    pub(in crate::services::store) fn is_unfilled_of(&self, store: &str) -> bool {
+        self.clock.is_none() && self.store == store
+    }
 }
 
 impl Target {
@@ -127,7 +126,7 @@ impl Target {
                     let insert = "INSERT INTO moved_in (id, version) VALUES ($1, $2)";
                     session.execute(insert, &values).await?;
                 }
-                Found::Arrival(it) if it.clock.is_none() && it.store == store => {
+                Found::Arrival(it) if it.is_unfilled_of(store) => {
                     let update = "UPDATE moved_in SET id = $1 WHERE clock IS NULL";
                     session.execute(update, &[(&id, Type::TEXT)]).await?;
                 }
@@ -189,8 +188,8 @@ impl Target {
     /// Inserts `rows`, and goes on from `from` to `to`.
     ///
     /// # Errors
-    /// As for [`Target::look`]; and if another process has gone on from that place, or rows are
-    /// there already.
+    /// As for [`Target::look`]; and if the move is not at that place any more: another process has
+    /// gone on from there, or the server has lost what came before.
     pub(in crate::services::store) async fn insert(
         &self,
         id: &str,
@@ -212,18 +211,19 @@ impl Target {
         };
         let inserted = self.sessions.try_once(&insert).await;
         if inserted.map_err(|error| self.failed(&error))? {
-            Ok(())
-        } else {
-            Err(self.is_in_other_hands())
+            return Ok(());
         }
+        let found = self.look().await?;
+        Err(self.is_not_at(from, id, &found))
     }
 
     /// Compares `rows` with those after `after`, up to the last of them. Says how they differ.
     ///
     /// # Errors
-    /// As for [`Target::look`].
+    /// As for [`Target::look`]; and if the server has lost rows that were copied.
     pub(in crate::services::store) async fn compare(
         &self,
+        id: &str,
         rows: &Rows,
         after: Option<&Key>,
     ) -> Result<Option<String>, StoreError> {
@@ -231,10 +231,18 @@ impl Target {
             session
                 .execute_all("SET LOCAL transaction_read_only = on")
                 .await?;
-            rows::compare(&session, rows, after).await
+            let Some(problem) = rows::compare(&session, rows, after).await? else {
+                return Ok(None);
+            };
+            // A batch is lost together with its place, and all that were committed after it.
+            Ok(Some((problem, look(session).await?)))
         };
         let compared = self.sessions.try_once(&compare).await;
-        compared.map_err(|error| self.failed(&error))
+        match compared.map_err(|error| self.failed(&error))? {
+            None => Ok(None),
+            Some((_, found)) if has_lost(&found, id, &Place::end()) => Err(self.has_lost()),
+            Some((problem, _)) => Ok(Some(problem)),
+        }
     }
 
     /// Declares the move complete: from its commit on, services may use the database.
@@ -263,9 +271,13 @@ impl Target {
             session.execute(update, &values).await
         };
         let finished = self.sessions.try_once(&finish).await;
-        match finished.map_err(|error| self.failed(&error))? {
-            0 => Err(self.is_in_other_hands()),
-            _ => Ok(()),
+        if finished.map_err(|error| self.failed(&error))? > 0 {
+            return Ok(());
+        }
+        match self.look().await? {
+            // Another process has declared it.
+            Found::Arrival(it) if it.id == id && it.is_done => Ok(()),
+            found => Err(self.is_not_at(&Place::end(), id, &found)),
         }
     }
 
@@ -286,6 +298,26 @@ impl Target {
         }
     }
 
+    /// Why the move `id` is not at `place`, but as it was found.
+    fn is_not_at(&self, place: &Place, id: &str, found: &Found) -> StoreError {
+        if has_lost(found, id, place) {
+            self.has_lost()
+        } else {
+            self.is_in_other_hands()
+        }
+    }
+
+    fn has_lost(&self) -> StoreError {
+        StoreError::Failed {
+            trouble: Trouble::Other,
+            message: format!(
+                "{}: the server has lost the rows that were copied last, as it does if it crashes",
+                self.settings
+            )
+            .into(),
+        }
+    }
+
     fn is_in_other_hands(&self) -> StoreError {
         StoreError::Failed {
             trouble: Trouble::Busy,
@@ -295,6 +327,15 @@ impl Target {
             )
             .into(),
         }
+    }
+}
+
+/// Whether the move `id`, which has come to `place`, is not as far any more.
+fn has_lost(found: &Found, id: &str, place: &Place) -> bool {
+    match found {
+        Found::Empty => true,
+        Found::Arrival(it) => it.id == id && !it.is_done && it.place.is_before(place),
+        Found::Taken(_) => false,
     }
 }
 
