@@ -41,9 +41,9 @@ start_postgres without
 if [[ $manifest == shared/* ]]; then PGBOUNCER=$(scripts/find-tool.sh pgbouncer) && export PGBOUNCER; fi
 [[ $project != pooler ]] || start_pooler
 
-# A test of the worker on PostgreSQL runs the API, too.
-if [[ $project == worker && $store == postgres && -z ${TEST_API:-} ]]; then
-    WITH_POSTGRES=yes build_as_tests api
+# A test of the worker runs the API, too.
+if [[ $project == worker && -z ${TEST_API:-} ]]; then
+    build_as_tests api
     export TEST_API=$STORM_BIN/storm-api
 fi
 

@@ -27,9 +27,9 @@ pub(in super::super) enum Found {
     Locked,
 }
 
-/// What became of the claims of these settlements, on the synchronous standbys, too: whether each is held, or the settlement is on
-/// record. Each is a search by a primary key: the planner would make a set of the whole table out
-/// of `EXISTS`, if it expects many.
+/// What became of the claims of these settlements, on the synchronous standbys, too: whether each
+/// is held, or the settlement is on record. Each is a search by a primary key: the planner would
+/// make a set of the whole table out of `EXISTS`, if it expects many.
 ///
 /// What a worker has ended keeps its name and its claim. A poison job has no owner. `delivered` is
 /// compared as text: what an edit by hand has made of it is no error.
