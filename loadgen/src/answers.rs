@@ -114,6 +114,11 @@ impl Answers {
         }
     }
 
+    /// The latencies of the successful requests, and the counts of the others, so far.
+    pub fn so_far(&self) -> (Latencies, FailureCounts) {
+        (self.ok.clone(), self.failed)
+    }
+
     /// The distribution of the latencies of successful requests.
     pub fn buckets(&self) -> Vec<Bucket> {
         self.ok.buckets()

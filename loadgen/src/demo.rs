@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,13 +18,15 @@ use crate::{
     answers::AnswerSummary,
     cli::DemoOptions,
     client::Api,
-    latency::Distribution,
+    latency::{Distribution, per_second},
     ledger::{JobSummary, Ledger},
     listen::Listener,
-    progress, receiver,
+    progress::{self, Sample, Span},
+    receiver,
     requester::Requester,
     series::Series,
     signatures::Signatures,
+    thresholds::{Figures, Judged, RequestFigures},
     workload::Workload,
 };
 
@@ -50,6 +52,8 @@ pub struct DemoResult {
     pub jobs: JobSummary,
     /// The status of one lost job, as the API reports it.
     pub why_lost: Option<String>,
+    /// The conditions of `--fail-if`; none if the run was interrupted.
+    pub thresholds: Vec<Judged>,
 }
 
 /// The requests to one endpoint.
@@ -58,15 +62,27 @@ pub struct Side {
     /// The answers.
     #[serde(flatten)]
     pub answers: AnswerSummary,
+    /// Successful answers per second, until the last one.
+    pub ok_per_s: f64,
     /// The requests over time, and the jobs that they became.
     pub series: Series,
     /// The distributions of latencies and times to completion.
     pub distribution: Distribution,
 }
 
+impl Side {
+    fn figures(&self) -> RequestFigures {
+        RequestFigures {
+            answers: self.answers.clone(),
+            ok_per_s: self.ok_per_s,
+        }
+    }
+}
+
 impl DemoResult {
     /// Whether every async job was correct, and `/sync` returned no wrong report. Refused and timed
-    /// out `/sync` requests do not fail the demo: it exists to show them.
+    /// out `/sync` requests do not fail the demo: it exists to show them. Thresholds have a verdict
+    /// of their own, [`hold`](crate::thresholds::hold).
     pub fn passed(&self) -> bool {
         // `all_right` covers accepted jobs only, and a demo also fails if one was refused.
         !self.interrupted
@@ -143,23 +159,48 @@ impl<'a> Demo<'a> {
 
     /// Sends all requests and waits for the callbacks. Returns the status of one lost job.
     async fn compare(&self) -> Option<String> {
-        self.sync.send_all().await;
-        self.ack.send_all().await;
-        let patience = self.ledger.ideal() + self.options.callbacks.patience;
-        self.ledger.settled_within("callbacks", patience).await;
+        let work = async {
+            self.sync.send_all().await;
+            self.ack.send_all().await;
+            let patience = self.ledger.ideal() + self.options.callbacks.patience;
+            self.ledger.settled_within(patience).await;
+        };
+        progress::during("demo", Span::SoFar, || self.sample(), work).await;
         why_lost(&self.api, &self.ledger, self.options.target.timeout).await
     }
 
+    /// What the side that is in progress has done.
+    fn sample(&self) -> Sample {
+        if !self.sync.is_done() {
+            return self.sync.sample("POST /sync");
+        }
+        let jobs = self.ledger.so_far();
+        let mut sample = self.ack.sample("POST /async");
+        if self.ack.is_done() {
+            (sample.stage, sample.total) = ("callbacks", jobs.accepted);
+            sample.done = jobs.accepted - jobs.open;
+        }
+        sample.jobs = Some(jobs);
+        sample
+    }
+
     fn result(&self, interrupted: bool, why_lost: Option<String>) -> DemoResult {
-        let jobs = self.ledger.summary();
+        let (sync, ack, jobs) = (self.sync.result(), self.ack.result(), self.ledger.summary());
+        let figures = Figures {
+            sync: Some(sync.figures()),
+            ack: Some(ack.figures()),
+            jobs: Some((&jobs).into()),
+            ..Figures::default()
+        };
         DemoResult {
+            thresholds: figures.judge(&self.options.fail_if, interrupted),
             api: self.options.target.api.to_string(),
             callback_url: self.callback_url.clone(),
             interrupted,
             requests: self.options.requests,
             records: self.options.records.count(),
-            sync: self.sync.result(),
-            ack: self.ack.result(),
+            sync,
+            ack,
             jobs: if interrupted {
                 jobs.interrupted()
             } else {
@@ -173,13 +214,14 @@ impl<'a> Demo<'a> {
 /// The requests to one endpoint.
 #[derive(Debug)]
 struct Phase {
-    mode: Mode,
     workload: Arc<Workload>,
     ledger: Ledger,
     requester: Arc<Requester>,
     requests: u32,
     /// The number of requests that were due so far: none or all.
     due: AtomicU64,
+    /// Whether all are answered.
+    done: AtomicBool,
 }
 
 impl Phase {
@@ -194,12 +236,12 @@ impl Phase {
         let reports = Arc::clone(&workload);
         let requester = Requester::new(api, mode, reports, ledger.clone(), timeout);
         Self {
-            mode,
             workload,
             ledger,
             requester: Arc::new(requester),
             requests: options.requests,
             due: AtomicU64::new(0),
+            done: AtomicBool::new(false),
         }
     }
 
@@ -216,23 +258,34 @@ impl Phase {
             let requester = Arc::clone(&self.requester);
             answers.spawn(async move { requester.request(number, due).await });
         }
-        let answered = AtomicU64::new(0);
-        let all = async {
-            while answers.join_next().await.is_some() {
-                answered.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        let label = match self.mode {
-            Mode::Sync => "POST /sync",
-            Mode::Async => "POST /async",
-        };
-        progress::during(label, requests, || answered.load(Ordering::Relaxed), all).await;
+        while answers.join_next().await.is_some() {}
+        self.done.store(true, Ordering::Relaxed);
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    fn sample(&self, stage: &'static str) -> Sample {
+        let (answers, failed) = self.requester.so_far();
+        Sample {
+            stage,
+            done: answers.count() + failed.total(),
+            total: self.requests.into(),
+            offered: self.due.load(Ordering::Relaxed),
+            answers,
+            failed,
+            jobs: None,
+        }
     }
 
     fn result(&self) -> Side {
+        let answers = self.requester.summary(self.due.load(Ordering::Relaxed));
+        let recording = self.ledger.recording();
         Side {
-            answers: self.requester.summary(self.due.load(Ordering::Relaxed)),
-            series: self.ledger.recording().series(),
+            ok_per_s: per_second(answers.ok, recording.last_ok()),
+            answers,
+            series: recording.series(),
             distribution: Distribution {
                 answer: self.requester.buckets(),
                 completion: self.ledger.buckets(),

@@ -56,6 +56,14 @@ impl Latencies {
         percentiles(&self.0)
     }
 
+    /// Those that were recorded since `earlier`, a former state of this.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.clone();
+        // A former state has no more of anything, so this never fails.
+        let _ = since.0.subtract(&earlier.0);
+        since
+    }
+
     /// The buckets that are not empty, from the shortest durations to the longest.
     pub fn buckets(&self) -> Vec<Bucket> {
         let mut buckets: Vec<Bucket> = Vec::new();
@@ -205,6 +213,19 @@ pub fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S:
     serializer.serialize_f64(millis(*duration))
 }
 
+/// How many there were per second; zero in no time.
+pub fn per_second(count: u64, time: Duration) -> f64 {
+    if time.is_zero() {
+        return 0.0;
+    }
+    as_float(count) / time.as_secs_f64()
+}
+
+/// A count as a float. A run counts some millions at most, which a float holds exactly.
+pub fn as_float(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 /// A duration in milliseconds, to the microsecond.
 pub fn millis(duration: Duration) -> f64 {
     // Round to the microsecond first; otherwise 0.1 ms can print as 0.09999999.
@@ -298,6 +319,20 @@ mod tests {
         all.record(Duration::from_hours(2));
         let ratio = millis(all.percentiles().unwrap().max) / 3_600_000.0;
         assert!((0.99..=1.01).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn the_durations_since_an_earlier_state_are_those_recorded_after_it() {
+        let earlier = of([1, 1, 1, 900]);
+        let mut now = earlier.clone();
+        assert!(now.since(&earlier).percentiles().is_none());
+        for _ in 0..2 {
+            now.record(Duration::from_millis(5));
+        }
+        let since = now.since(&earlier);
+        assert_eq!(since.count(), 2);
+        assert_near(since.percentiles().unwrap().p50, 5);
+        assert_near(since.percentiles().unwrap().max, 5);
     }
 
     #[test]

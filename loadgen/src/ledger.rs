@@ -19,11 +19,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::jobs::{Accepted, DuplicateId, JobEnd, JobSummary};
+pub use self::jobs::{Accepted, DuplicateId, JobEnd, JobSummary, JobsSoFar};
 use self::{callback::Callback, pairs::Pairs};
-use crate::{
-    latency::Bucket, progress, series::Recording, signatures::Signatures, workload::Workload,
-};
+use crate::{latency::Bucket, series::Recording, signatures::Signatures, workload::Workload};
 
 /// The jobs of a run. Clones share one ledger.
 #[derive(Clone, Debug)]
@@ -128,18 +126,21 @@ impl Ledger {
         }
     }
 
-    /// Completes when no job is pending, or after `patience`. Shows the progress as that of `what`.
-    /// Called once no request is in flight any more, so that the number of jobs is final.
-    pub(crate) async fn settled_within(&self, what: &'static str, patience: Duration) {
-        let accepted = self.summary().accepted;
-        let done = || accepted - self.pending();
+    /// Completes when no job is pending, or after `patience`. Called once no request is in flight
+    /// any more, so that the number of jobs is final.
+    pub(crate) async fn settled_within(&self, patience: Duration) {
         // The result of the timeout is not needed: pending jobs count as lost.
-        let _ = progress::during(what, accepted, done, timeout(patience, self.settled())).await;
+        let _ = timeout(patience, self.settled()).await;
     }
 
     /// The statistics so far. Pending jobs count as lost.
     pub fn summary(&self) -> JobSummary {
         self.pairs().summary()
+    }
+
+    /// What has become of the jobs so far.
+    pub fn so_far(&self) -> JobsSoFar {
+        self.pairs().so_far()
     }
 
     /// The distribution of the times to completion of correct jobs.

@@ -8,6 +8,7 @@
 //!   with its `202`.
 //! * [`signatures`]: the check of callback signatures.
 //! * [`latency`], [`deviation`], [`answers`], [`series`]: the statistics, free of I/O.
+//! * [`thresholds`]: the conditions of `--fail-if`.
 //! * [`report`]: results as text, tables, JSON and CSV.
 //! * [`layout`], [`output`]: text on standard output, as wide as its terminal.
 
@@ -35,6 +36,7 @@ pub mod series;
 pub mod signatures;
 pub mod sink;
 pub mod storm;
+pub mod thresholds;
 pub mod workload;
 
 use std::{io, process::ExitCode};
@@ -44,8 +46,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 pub use self::cli::Cli;
 
-/// Runs a command. The exit status is 0 if every check passed, 1 if one failed, and 130 if a
-/// signal interrupted the run.
+/// Runs a command. The exit status is 0 if every check passed, 1 if one failed, 3 if only a
+/// threshold failed, and 130 if a signal interrupted the run.
 ///
 /// # Errors
 /// The run could not start (no API listens at the address, the callback port is taken), or its

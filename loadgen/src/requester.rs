@@ -10,9 +10,9 @@ use storm_shared::models::{Mode, RequestId};
 use tokio::time::Instant;
 
 use crate::{
-    answers::{AnswerSummary, Answers, RequestFailure},
+    answers::{AnswerSummary, Answers, FailureCounts, RequestFailure},
     client::Api,
-    latency::Bucket,
+    latency::{Bucket, Latencies},
     ledger::{Accepted, Ledger},
     series::Outcome,
     workload::Workload,
@@ -81,6 +81,11 @@ impl Requester {
     /// The statistics of the first `requests` requests.
     pub fn summary(&self, requests: u64) -> AnswerSummary {
         self.answers().summary(requests)
+    }
+
+    /// The latencies of the successful requests, and the counts of the others, so far.
+    pub fn so_far(&self) -> (Latencies, FailureCounts) {
+        self.answers().so_far()
     }
 
     /// The distribution of the latencies of successful requests.

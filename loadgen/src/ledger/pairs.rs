@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::{
     callback::{Callback, Verdict},
-    jobs::{Accepted, DuplicateId, JobEnd, JobSummary},
+    jobs::{Accepted, DuplicateId, JobEnd, JobSummary, JobsSoFar},
 };
 use crate::{
     deviation::Deviations,
-    latency::{Bucket, Latencies},
+    latency::{Bucket, Latencies, per_second},
     series::Recording,
     signatures::{SignatureCheck, SignatureCounts},
     workload::Workload,
@@ -242,6 +242,16 @@ impl Pairs {
         pending.map(|(id, _)| *id)
     }
 
+    pub(super) fn so_far(&self) -> JobsSoFar {
+        JobsSoFar {
+            accepted: self.counts.accepted,
+            open: self.counts.pending,
+            wrong: self.counts.wrong,
+            failed: self.counts.failed,
+            times: self.time_to_completion.clone(),
+        }
+    }
+
     /// The distribution of the times to completion.
     pub(super) fn buckets(&self) -> Vec<Bucket> {
         self.time_to_completion.buckets()
@@ -261,7 +271,7 @@ impl Pairs {
         } = self.counts;
         let ideal = self.ideal();
         let time_to_completion = self.time_to_completion.percentiles();
-        let took = (self.last_right - self.started).as_secs_f64();
+        let took = self.last_right - self.started;
         JobSummary {
             accepted,
             right,
@@ -275,12 +285,8 @@ impl Pairs {
             ideal,
             time_to_completion,
             lateness: time_to_completion.map(|percentiles| percentiles.beyond(ideal)),
-            // At most two million, so a u32 is enough. Without correct jobs, `took` may be zero.
             deviation: self.deviations.summary(),
-            completed_per_s: u32::try_from(right)
-                .ok()
-                .filter(|right| *right > 0)
-                .map_or(0.0, |right| f64::from(right) / took),
+            completed_per_s: per_second(right, took),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{deviation, first_failure, human, kinds, listed, table, time_cell};
+use super::{deviation, first_failure, human, kinds, listed, table, thresholds, time_cell};
 use crate::{
     answers::AnswerSummary,
     demo::DemoResult,
@@ -41,13 +41,15 @@ pub fn render(result: &DemoResult, width: u16) -> String {
 
 /// The lines of the verdict. The first one says whether the demo passed.
 pub fn verdict(result: &DemoResult) -> Vec<String> {
-    vec![
-        outcome(result),
+    let mut lines = vec![outcome(result)];
+    lines.extend(thresholds::lines(&result.thresholds));
+    lines.extend([
         sync_verdict(result),
         ack_verdict(result),
         callback_verdict(result),
         format!("signed:   {}", result.jobs.signatures),
-    ]
+    ]);
+    lines
 }
 
 fn outcome(result: &DemoResult) -> String {
@@ -58,7 +60,9 @@ fn outcome(result: &DemoResult) -> String {
             result.jobs.not_awaited
         )
     } else if result.passed() {
-        "passed: every job was delivered, with the right result".to_owned()
+        let failure = thresholds::failure(&result.thresholds);
+        let what = "every job was delivered, with the right result";
+        failure.map_or_else(|| format!("passed: {what}"), |it| format!("{it}; {what}"))
     } else if result.sync.answers.failed.wrong_answer > 0 {
         format!(
             "failed: {} wrong answers of /sync",
