@@ -254,6 +254,7 @@ impl Phase {
         let mut answers = JoinSet::new();
         // All requests are due now. Time that a request waits for a connection counts as latency.
         let due = Instant::now();
+        self.ledger.recording().start_over(due);
         for number in 0..self.requests as usize {
             let requester = Arc::clone(&self.requester);
             answers.spawn(async move { requester.request(number, due).await });

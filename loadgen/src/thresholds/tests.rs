@@ -163,7 +163,7 @@ fn a_threshold_that_is_none_is_refused_with_what_is_accepted() {
         "{error}"
     );
     let error = Threshold::parse("p99", Run::Demo).expect_err("no operator");
-    assert!(error.contains("such as sync.p99>50ms"), "{error}");
+    assert!(error.contains("such as async.p99>50ms"), "{error}");
 }
 
 #[test]

@@ -113,7 +113,7 @@ async fn an_earlier_result_is_replaced_as_a_whole_and_only_by_a_run() {
     ok(storm(&api, &["--json", link.to_str().unwrap()])).await;
     let text = fs::read_to_string(&file).unwrap();
     assert!(
-        text.contains("\"command\": \"storm\"") && !text.contains("old"),
+        text.contains("\"command\": \"storm\"") && !text.contains("\"old\""),
         "{text}"
     );
     assert_eq!(
