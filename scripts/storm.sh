@@ -36,10 +36,11 @@ usage: scripts/storm.sh [OPTION]... [-- MORE...]
   --help
 
 If the API has API_TOKENS, set STORM_TOKEN to a token. Options after -- are passed to every run of
-storm-loadgen, such as --timeout 3s or --poll. A new stack reads its settings from the environment:
-SYNC_THREADS=8 scripts/storm.sh --rates 50,100
+storm-loadgen, such as --timeout 3s, --poll or --fail-if 'p99>50ms'. A new stack reads its settings
+from the environment: SYNC_THREADS=8 scripts/storm.sh --rates 50,100
 
-Exit status: 0 if every job of every run was delivered correctly, 1 if not, 2 for a wrong option.
+Exit status: 0 if every job of every run was delivered correctly, 1 if not, 2 for a wrong option, 3
+if it was, but a condition of --fail-if was met.
 HELP
 }
 
@@ -134,7 +135,7 @@ prepare() {
 # Runs every mode at every rate. A run with bad answers is a result; a run that writes no line to
 # the CSV did not start, and ends the sweep.
 sweep() {
-    local rate mode status number=0 lines
+    local rate mode status number=0 lines summary=$STACK_DIR/summary.txt
     total=$(($(wc -w <<<"${rates//,/ }") * $(wc -w <<<"${modes//,/ }")))
     for rate in ${rates//,/ }; do
         for mode in ${modes//,/ }; do
@@ -142,43 +143,36 @@ sweep() {
             lines=$(count_lines) status=0
             stack_run "$STORM_BIN/storm-loadgen" storm --mode "$mode" --rate "$rate" \
                 --duration "$duration" "${job[@]}" --api "$api" --csv "$csv" "${more[@]}" \
-                >/dev/null || status=$?
+                >"$summary" || status=$?
             end_progress
             (($(count_lines) > lines)) || die "the run could not start"
-            ((status == 0)) || bad=$((bad + 1))
+            case $status in
+                0) ;;
+                "$EXCEEDED") over=$((over + 1)) ;;
+                *) bad=$((bad + 1)) ;;
+            esac
             ((number > 1)) || table_header
             table_row "$status"
+            grep '^✗ fail if ' "$summary" || true
         done
     done
 }
 
-# On a terminal, a line that counts the seconds and then makes room for the table; elsewhere, a line
-# for each run.
+# A line for each run. On a terminal, it stands above what storm-loadgen shows of the run, and then
+# makes room for the table.
 begin_progress() {
-    ticker=''
-    if [[ -t 2 ]]; then
-        spawn tick "$1" >&2
-        ticker=$!
+    if [[ -t 2 && ${TERM:-dumb} != dumb ]]; then
+        printf '%s\n' "${1:0:width-1}" >&2
+        shown=1
     else
         say "$1"
     fi
 }
 
 end_progress() {
-    [[ -n $ticker ]] || return 0
-    kill -KILL -- "-$ticker" 2>/dev/null || true
-    wait "$ticker" 2>/dev/null || true
-    ticker=''
-    printf '\r%*s\r' "$((width - 1))" '' >&2
-}
-
-tick() {
-    local begun=$SECONDS text
-    while true; do
-        text="$1: $((SECONDS - begun)) s"
-        printf '\r%s' "${text:0:width-1}"
-        sleep 1
-    done
+    ((shown)) || return 0
+    shown=0
+    printf '\e[A\r\e[2K' >&2
 }
 
 count_lines() { if [[ -e $csv ]]; then wc -l <"$csv"; else echo 0; fi; }
@@ -214,7 +208,11 @@ table_row() {
                 ms("p50_ms"), ms("p95_ms"), ms("p99_ms"), ms("completion_p95_ms")
         }
     ' "$csv")
-    (($1 == 0)) || verdict=BAD
+    case $1 in
+        0) ;;
+        "$EXCEEDED") verdict=LIM ;;
+        *) verdict=BAD ;;
+    esac
     row "$verdict" "$mode" "$rate" "$ok" "$refused" "$failed" "$bad" "$p50" "$p95" "$p99" "$callback"
 }
 
@@ -225,7 +223,7 @@ row() {
     if has_colours; then
         case $1 in
             ok) verdict=$'\e[32m'$verdict$'\e[0m' ;;
-            BAD) verdict=$'\e[1;31m'$verdict$'\e[0m' ;;
+            BAD | LIM) verdict=$'\e[1;31m'$verdict$'\e[0m' ;;
         esac
     fi
     if ((width >= 80)); then
@@ -235,23 +233,28 @@ row() {
     fi
 }
 
-# A line that still counts would stay behind.
+# The line of an interrupted run would stay behind.
 stack_closing() { end_progress; }
 
-width=$(terminal_width) total=0 bad=0 ticker=''
+EXCEEDED=3 # the exit status of storm-loadgen if a condition of --fail-if was met
+width=$(terminal_width) total=0 bad=0 over=0 shown=0
 read_options "$@"
 check_options
 prepare
 say "figures   ${csv#"$ROOT"/}, all of them"
 sweep
 printf '\n'
-if ((bad == 0)); then
-    echo 'ok: every answer and every job of every run was right'
-else
+if ((bad > 0)); then
     echo "BAD: $bad of $total runs had wrong or missing answers or jobs"
+elif ((over > 0)); then
+    echo "LIM: every answer and every job was right, but $over of $total runs met a condition"
+    echo 'of --fail-if'
+else
+    echo 'ok: every answer and every job of every run was right'
 fi
 cat <<'END'
 Times are in ms, from when a request was due. callback: the
 p95 of a job's end. bad: jobs lost, wrong or failed.
 END
-((bad == 0))
+((bad == 0)) || exit 1
+((over == 0)) || exit "$EXCEEDED"

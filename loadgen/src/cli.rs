@@ -31,8 +31,9 @@ const MAX_HELP_WIDTH: u16 = 100;
 /// signature and the timestamp of every callback are checked.
 ///
 /// Exit status: 0 if every job completed correctly; 1 if one did not, the run could not start, or
-/// its result could not be written; 2 for an invalid option; 130 if SIGINT (Ctrl-C) or SIGTERM
-/// interrupted the run, which still prints what it has measured. A second Ctrl-C ends at once.
+/// its result could not be written; 2 for an invalid option; 3 if every job completed correctly,
+/// but a condition of --fail-if was met; 130 if SIGINT (Ctrl-C) or SIGTERM interrupted the run,
+/// which still prints what it has measured, and judges no condition. A second Ctrl-C ends at once.
 /// Both signals are the usual end of `receive`, whose status is 1 after an invalid signature.
 #[derive(Clone, Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -189,6 +190,23 @@ mod tests {
             (
                 "storm --handler report --payload /dev/null --rate 1 --duration 1s",
                 "use --mode async and --records",
+            ),
+            (
+                "storm --mode async --rate 1 --duration 1s --records 1 --fail-if p98>1s",
+                "there is no figure `p98`; there are p50",
+            ),
+            (
+                "storm --mode async --rate 1 --duration 1s --records 1 --fail-if lost",
+                "such as p99>50ms or lost>0",
+            ),
+            (
+                "storm --mode sync --rate 1 --duration 1s --records 1 --fail-if lost>0",
+                "it is a figure of jobs, and /sync makes none",
+            ),
+            ("demo --fail-if p99>1s", "there are sync.p50"),
+            (
+                "chaos --bin a --redis-server b --dir c --fail-if recovery.promotion>1s",
+                "without --postgres no standby is promoted",
             ),
             ("receive --status 99", "200 to 599"),
             (

@@ -16,14 +16,17 @@ use crate::{
     output,
     report::{
         self,
-        export::{CsvFile, JsonFile, check_distinct, write_json},
+        export::{CsvFile, JsonFile, SeriesFile, check_distinct, write_json},
     },
     signatures::Signatures,
-    sink, storm,
+    sink, storm, thresholds,
 };
 
 /// The exit status of an interrupted run: 128 + SIGINT, as shells report it.
 const INTERRUPTED: u8 = 130;
+
+/// The exit status of a run that passed, but not its thresholds.
+const EXCEEDED: u8 = 3;
 
 /// Executes a command and returns the exit status.
 ///
@@ -69,42 +72,57 @@ impl Session {
 
 async fn show_demo(options: &DemoOptions, session: Session) -> Result<ExitCode> {
     // Before the run, so that a wrong path costs none.
-    let json = options.json.as_deref().map(JsonFile::prepare).transpose()?;
+    let (json, series) = (options.json.as_deref(), options.series.as_deref());
+    check_distinct(&[("--json", json), ("--series", series)])?;
+    let json = json.map(JsonFile::prepare).transpose()?;
+    let series = series.map(SeriesFile::prepare).transpose()?;
     let demo = demo::run(options, session.signatures, &session.shutdown);
     let Some(result) = demo.await? else {
         return not_started();
     };
-    let passed = result.passed();
+    let outcome = Outcome::of(result.passed(), result.interrupted, &result.thresholds);
     let printed = output::print(&report::demo::render(&result, width()));
     // Written also if the text could not be printed.
-    let saved = json.map_or(Ok(()), |json| json.write("demo", passed, &result));
+    let saved = json.map_or(Ok(()), |json| json.write("demo", outcome.passed(), &result));
+    let sides = [("sync", &result.sync.series), ("async", &result.ack.series)];
+    let drawn = series.map_or(Ok(()), |file| file.write(&sides));
     printed?;
     saved?;
-    Ok(exit_code(passed, result.interrupted))
+    drawn?;
+    Ok(outcome.into())
 }
 
 async fn show_storm(options: &StormOptions, session: Session) -> Result<ExitCode> {
-    check_distinct(options.json.as_deref(), options.csv.as_deref())?;
-    let json = options.json.as_deref().map(JsonFile::prepare).transpose()?;
-    let csv = options.csv.as_deref().map(CsvFile::prepare).transpose()?;
+    let [json, csv, series] = [&options.json, &options.csv, &options.series];
+    let [json, csv, series] = [json, csv, series].map(|path| path.as_deref());
+    check_distinct(&[("--json", json), ("--csv", csv), ("--series", series)])?;
+    let json = json.map(JsonFile::prepare).transpose()?;
+    let csv = csv.map(CsvFile::prepare).transpose()?;
+    let series = series.map(SeriesFile::prepare).transpose()?;
     let storm = storm::run(options, session.signatures, &session.shutdown);
     let Some(result) = storm.await? else {
         return not_started();
     };
-    let passed = result.passed();
+    let outcome = Outcome::of(result.passed(), result.interrupted, &result.thresholds);
     let printed = output::print(&report::storm::render(&result, width()));
-    let saved = json.map_or(Ok(()), |json| json.write("storm", passed, &result));
+    let saved = json.map_or(Ok(()), |json| {
+        json.write("storm", outcome.passed(), &result)
+    });
     let appended = csv.map_or(Ok(()), |csv| csv.append(&result));
+    let drawn = series.map_or(Ok(()), |file| {
+        file.write(&[(result.mode.as_str(), &result.series)])
+    });
     printed?;
     saved?;
     appended?;
-    Ok(exit_code(passed, result.interrupted))
+    drawn?;
+    Ok(outcome.into())
 }
 
 async fn show_received(options: &ReceiveOptions, session: Session) -> Result<ExitCode> {
     let stats = sink::run(options, session.signatures, &session.shutdown).await?;
     // A signal is its usual end, and no interruption.
-    Ok(exit_code(stats.signatures.bad() == 0, false))
+    Ok(Outcome::of(stats.signatures.bad() == 0, false, &[]).into())
 }
 
 async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode> {
@@ -112,7 +130,9 @@ async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode
     let Some(run) = chaos.await? else {
         return not_started();
     };
-    let (result, passed) = (&run.result, run.result.passed());
+    let result = &run.result;
+    let outcome = Outcome::of(result.passed(), result.interrupted, &result.thresholds);
+    let passed = outcome.passed();
     let printed = output::print(&report::chaos::render(result, &run.records, width()));
     let saved = write_json(&options.dir.join("result.json"), "chaos", passed, result);
     let kept = if options.keep || !(passed || result.interrupted) {
@@ -123,7 +143,7 @@ async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode
     printed?;
     saved?;
     kept?;
-    Ok(exit_code(passed, result.interrupted))
+    Ok(outcome.into())
 }
 
 fn keep_history(records: &[Record], file: &Path) -> Result<()> {
@@ -137,23 +157,52 @@ fn show_check(options: &CheckOptions) -> Result<ExitCode> {
     let history = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
     let judged = chaos::checker::judge(BufReader::new(history))?;
     output::print(&judged.verdict.render(&judged.records))?;
-    Ok(exit_code(judged.verdict.passed(), false))
+    Ok(Outcome::of(judged.verdict.passed(), false, &[]).into())
 }
 
 /// An interruption before there was anything to measure. The result files stay as they are.
 fn not_started() -> Result<ExitCode> {
     output::print("interrupted: before the first request")?;
-    Ok(exit_code(false, true))
+    Ok(Outcome::Interrupted.into())
 }
 
 fn width() -> u16 {
     Layout::of_stdout().width
 }
 
-fn exit_code(passed: bool, interrupted: bool) -> ExitCode {
-    match (interrupted, passed) {
-        (true, _) => ExitCode::from(INTERRUPTED),
-        (false, true) => ExitCode::SUCCESS,
-        (false, false) => ExitCode::FAILURE,
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    /// A threshold was exceeded, and nothing else failed.
+    Exceeded,
+    Failed,
+    Interrupted,
+}
+
+impl Outcome {
+    fn of(passed: bool, interrupted: bool, thresholds: &[thresholds::Judged]) -> Self {
+        match (interrupted, passed) {
+            (true, _) => Self::Interrupted,
+            // Figures of a run with wrong answers or lost jobs mean little, so this comes first.
+            (false, false) => Self::Failed,
+            (false, true) if !thresholds::hold(thresholds) => Self::Exceeded,
+            (false, true) => Self::Passed,
+        }
+    }
+
+    fn passed(self) -> bool {
+        self == Self::Passed
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Passed => Self::SUCCESS,
+            Outcome::Exceeded => Self::from(EXCEEDED),
+            Outcome::Failed => Self::FAILURE,
+            Outcome::Interrupted => Self::from(INTERRUPTED),
+        }
     }
 }

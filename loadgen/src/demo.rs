@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,11 +18,15 @@ use crate::{
     answers::AnswerSummary,
     cli::DemoOptions,
     client::Api,
+    latency::{Distribution, per_second},
     ledger::{JobSummary, Ledger},
     listen::Listener,
-    progress, receiver,
+    progress::{self, Sample, Span},
+    receiver,
     requester::Requester,
+    series::Series,
     signatures::Signatures,
+    thresholds::{Figures, Judged, RequestFigures},
     workload::Workload,
 };
 
@@ -39,26 +43,52 @@ pub struct DemoResult {
     pub requests: u32,
     /// The number of records in each report.
     pub records: u32,
-    /// The answers of `/sync`, with the reports.
-    pub sync: AnswerSummary,
-    /// The answers of `/async`, the acknowledgements.
+    /// The requests to `/sync`, whose answers have the reports.
+    pub sync: Side,
+    /// The requests to `/async`, whose answers are acknowledgements.
     #[serde(rename = "async")]
-    pub ack: AnswerSummary,
+    pub ack: Side,
     /// The accepted jobs.
     pub jobs: JobSummary,
     /// The status of one lost job, as the API reports it.
     pub why_lost: Option<String>,
+    /// The conditions of `--fail-if`; none if the run was interrupted.
+    pub thresholds: Vec<Judged>,
+}
+
+/// The requests to one endpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Side {
+    /// The answers.
+    #[serde(flatten)]
+    pub answers: AnswerSummary,
+    /// Successful answers per second, until the last one.
+    pub ok_per_s: f64,
+    /// The requests over time, and the jobs that they became.
+    pub series: Series,
+    /// The distributions of latencies and times to completion.
+    pub distribution: Distribution,
+}
+
+impl Side {
+    fn figures(&self) -> RequestFigures {
+        RequestFigures {
+            answers: self.answers.clone(),
+            ok_per_s: self.ok_per_s,
+        }
+    }
 }
 
 impl DemoResult {
     /// Whether every async job was correct, and `/sync` returned no wrong report. Refused and timed
-    /// out `/sync` requests do not fail the demo: it exists to show them.
+    /// out `/sync` requests do not fail the demo: it exists to show them. Thresholds have a verdict
+    /// of their own, [`hold`](crate::thresholds::hold).
     pub fn passed(&self) -> bool {
         // `all_right` covers accepted jobs only, and a demo also fails if one was refused.
         !self.interrupted
             && self.jobs.right == u64::from(self.requests)
             && self.jobs.all_right()
-            && self.sync.failed.wrong_answer == 0
+            && self.sync.answers.failed.wrong_answer == 0
     }
 }
 
@@ -129,25 +159,48 @@ impl<'a> Demo<'a> {
 
     /// Sends all requests and waits for the callbacks. Returns the status of one lost job.
     async fn compare(&self) -> Option<String> {
-        self.sync.send_all().await;
-        // The ledger was made before the requests to `/sync`, whose time is not that of the jobs.
-        self.ledger.start_over(Arc::clone(&self.ack.workload));
-        self.ack.send_all().await;
-        let patience = self.ledger.ideal() + self.options.callbacks.patience;
-        self.ledger.settled_within("callbacks", patience).await;
+        let work = async {
+            self.sync.send_all().await;
+            self.ack.send_all().await;
+            let patience = self.ledger.ideal() + self.options.callbacks.patience;
+            self.ledger.settled_within(patience).await;
+        };
+        progress::during("demo", Span::SoFar, || self.sample(), work).await;
         why_lost(&self.api, &self.ledger, self.options.target.timeout).await
     }
 
+    /// What the side that is in progress has done.
+    fn sample(&self) -> Sample {
+        if !self.sync.is_done() {
+            return self.sync.sample("POST /sync");
+        }
+        let jobs = self.ledger.so_far();
+        let mut sample = self.ack.sample("POST /async");
+        if self.ack.is_done() {
+            (sample.stage, sample.total) = ("callbacks", jobs.accepted);
+            sample.done = jobs.accepted - jobs.open;
+        }
+        sample.jobs = Some(jobs);
+        sample
+    }
+
     fn result(&self, interrupted: bool, why_lost: Option<String>) -> DemoResult {
-        let jobs = self.ledger.summary();
+        let (sync, ack, jobs) = (self.sync.result(), self.ack.result(), self.ledger.summary());
+        let figures = Figures {
+            sync: Some(sync.figures()),
+            ack: Some(ack.figures()),
+            jobs: Some((&jobs).into()),
+            ..Figures::default()
+        };
         DemoResult {
+            thresholds: figures.judge(&self.options.fail_if, interrupted),
             api: self.options.target.api.to_string(),
             callback_url: self.callback_url.clone(),
             interrupted,
             requests: self.options.requests,
             records: self.options.records.count(),
-            sync: self.sync.summary(),
-            ack: self.ack.summary(),
+            sync,
+            ack,
             jobs: if interrupted {
                 jobs.interrupted()
             } else {
@@ -161,12 +214,14 @@ impl<'a> Demo<'a> {
 /// The requests to one endpoint.
 #[derive(Debug)]
 struct Phase {
-    mode: Mode,
     workload: Arc<Workload>,
+    ledger: Ledger,
     requester: Arc<Requester>,
     requests: u32,
     /// The number of requests that were due so far: none or all.
     due: AtomicU64,
+    /// Whether all are answered.
+    done: AtomicBool,
 }
 
 impl Phase {
@@ -178,13 +233,15 @@ impl Phase {
         ledger: Ledger,
     ) -> Self {
         let (api, timeout) = (api.clone(), options.target.timeout);
-        let requester = Requester::new(api, mode, Arc::clone(&workload), ledger, timeout);
+        let reports = Arc::clone(&workload);
+        let requester = Requester::new(api, mode, reports, ledger.clone(), timeout);
         Self {
-            mode,
             workload,
+            ledger,
             requester: Arc::new(requester),
             requests: options.requests,
             due: AtomicU64::new(0),
+            done: AtomicBool::new(false),
         }
     }
 
@@ -192,28 +249,49 @@ impl Phase {
     async fn send_all(&self) {
         let requests = self.requests.into();
         self.due.store(requests, Ordering::Relaxed);
+        // The ledger is older than this phase, whose clock starts now.
+        self.ledger.start_over(Arc::clone(&self.workload));
         let mut answers = JoinSet::new();
         // All requests are due now. Time that a request waits for a connection counts as latency.
         let due = Instant::now();
+        self.ledger.recording().start_over(due);
         for number in 0..self.requests as usize {
             let requester = Arc::clone(&self.requester);
             answers.spawn(async move { requester.request(number, due).await });
         }
-        let answered = AtomicU64::new(0);
-        let all = async {
-            while answers.join_next().await.is_some() {
-                answered.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        let label = match self.mode {
-            Mode::Sync => "POST /sync",
-            Mode::Async => "POST /async",
-        };
-        progress::during(label, requests, || answered.load(Ordering::Relaxed), all).await;
+        while answers.join_next().await.is_some() {}
+        self.done.store(true, Ordering::Relaxed);
     }
 
-    fn summary(&self) -> AnswerSummary {
-        self.requester.summary(self.due.load(Ordering::Relaxed))
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    fn sample(&self, stage: &'static str) -> Sample {
+        let (answers, failed) = self.requester.so_far();
+        Sample {
+            stage,
+            done: answers.count() + failed.total(),
+            total: self.requests.into(),
+            offered: self.due.load(Ordering::Relaxed),
+            answers,
+            failed,
+            jobs: None,
+        }
+    }
+
+    fn result(&self) -> Side {
+        let answers = self.requester.summary(self.due.load(Ordering::Relaxed));
+        let recording = self.ledger.recording();
+        Side {
+            ok_per_s: per_second(answers.ok, recording.last_ok()),
+            answers,
+            series: recording.series(),
+            distribution: Distribution {
+                answer: self.requester.buckets(),
+                completion: self.ledger.buckets(),
+            },
+        }
     }
 }
 

@@ -98,6 +98,13 @@ impl Layout {
     }
 }
 
+/// The columns of the terminal that standard error is, or 80.
+pub(crate) fn stderr_width() -> u16 {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+    let columns = size.map(|size| size.ws_col).filter(|width| *width > 0);
+    columns.unwrap_or(DEFAULT_WIDTH)
+}
+
 /// Text of others as one line: without line breaks, and with its control characters made visible.
 /// Otherwise an answer could move the terminal's cursor, or look like a line of this program.
 pub fn one_line(text: &str) -> String {

@@ -19,9 +19,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::jobs::{Accepted, DuplicateId, JobEnd, JobSummary};
+pub use self::jobs::{Accepted, DuplicateId, JobEnd, JobSummary, JobsSoFar};
 use self::{callback::Callback, pairs::Pairs};
-use crate::{progress, signatures::Signatures, workload::Workload};
+use crate::{latency::Bucket, series::Recording, signatures::Signatures, workload::Workload};
 
 /// The jobs of a run. Clones share one ledger.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ pub struct Ledger {
 struct Shared {
     pairs: Mutex<Pairs>,
     signatures: Signatures,
+    recording: Recording,
     /// Notified when no job is pending.
     settled: Notify,
 }
@@ -44,19 +45,29 @@ pub struct NotACallback;
 impl Ledger {
     /// An empty ledger for the orders of `workload`. Its clock starts now.
     pub fn new(workload: Arc<Workload>, signatures: Signatures) -> Self {
-        let pairs = Mutex::new(Pairs::new(workload, signatures.new_counts()));
+        let recording = Recording::new(Instant::now());
+        let pairs = Pairs::new(workload, signatures.new_counts(), recording.clone());
         Self {
             shared: Arc::new(Shared {
-                pairs,
+                pairs: Mutex::new(pairs),
                 signatures,
+                recording,
                 settled: Notify::new(),
             }),
         }
     }
 
-    /// Discards all jobs and starts a new run with the orders of `workload`.
+    /// Discards all jobs and the recording, and starts a new run with the orders of `workload`.
     pub fn start_over(&self, workload: Arc<Workload>) {
-        *self.pairs() = Pairs::new(workload, self.shared.signatures.new_counts());
+        let (counts, recording) = (self.shared.signatures.new_counts(), self.recording());
+        let mut pairs = self.pairs();
+        recording.start_over(Instant::now());
+        *pairs = Pairs::new(workload, counts, recording.clone());
+    }
+
+    /// The time series of the run: of its completed jobs, and of the requests that led to them.
+    pub fn recording(&self) -> &Recording {
+        &self.shared.recording
     }
 
     /// The duration of each report without any queueing.
@@ -115,18 +126,26 @@ impl Ledger {
         }
     }
 
-    /// Completes when no job is pending, or after `patience`. Shows the progress as that of `what`.
-    /// Called once no request is in flight any more, so that the number of jobs is final.
-    pub(crate) async fn settled_within(&self, what: &'static str, patience: Duration) {
-        let accepted = self.summary().accepted;
-        let done = || accepted - self.pending();
+    /// Completes when no job is pending, or after `patience`. Called once no request is in flight
+    /// any more, so that the number of jobs is final.
+    pub(crate) async fn settled_within(&self, patience: Duration) {
         // The result of the timeout is not needed: pending jobs count as lost.
-        let _ = progress::during(what, accepted, done, timeout(patience, self.settled())).await;
+        let _ = timeout(patience, self.settled()).await;
     }
 
     /// The statistics so far. Pending jobs count as lost.
     pub fn summary(&self) -> JobSummary {
         self.pairs().summary()
+    }
+
+    /// What has become of the jobs so far.
+    pub fn so_far(&self) -> JobsSoFar {
+        self.pairs().so_far()
+    }
+
+    /// The distribution of the times to completion of correct jobs.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        self.pairs().buckets()
     }
 
     fn update(&self, update: impl FnOnce(&mut Pairs)) {

@@ -7,7 +7,8 @@
 //! * [`listen`], [`receiver`], [`ledger`]: the callback listener, and the pairing of each callback
 //!   with its `202`.
 //! * [`signatures`]: the check of callback signatures.
-//! * [`latency`], [`deviation`], [`answers`]: the statistics, free of I/O.
+//! * [`latency`], [`deviation`], [`answers`], [`series`]: the statistics, free of I/O.
+//! * [`thresholds`]: the conditions of `--fail-if`.
 //! * [`report`]: results as text, tables, JSON and CSV.
 //! * [`layout`], [`output`]: text on standard output, as wide as its terminal.
 
@@ -31,9 +32,11 @@ mod progress;
 pub mod receiver;
 pub mod report;
 pub mod requester;
+pub mod series;
 pub mod signatures;
 pub mod sink;
 pub mod storm;
+pub mod thresholds;
 pub mod workload;
 
 use std::{io, process::ExitCode};
@@ -43,8 +46,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 pub use self::cli::Cli;
 
-/// Runs a command. The exit status is 0 if every check passed, 1 if one failed, and 130 if a
-/// signal interrupted the run.
+/// Runs a command. The exit status is 0 if every check passed, 1 if one failed, 3 if only a
+/// threshold failed, and 130 if a signal interrupted the run.
 ///
 /// # Errors
 /// The run could not start (no API listens at the address, the callback port is taken), or its

@@ -4,6 +4,7 @@ pub mod chaos;
 pub mod demo;
 pub mod export;
 pub mod storm;
+mod thresholds;
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const STYLE: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// A duration with a unit that fits its size, in at most 7 columns.
-fn human(duration: Duration) -> String {
+pub(crate) fn human(duration: Duration) -> String {
     // Each bound is where the rounded number would get one more digit.
     match millis(duration) {
         ms if ms < 9.995 => format!("{ms:.2} ms"),
@@ -65,7 +66,7 @@ fn kinds(failed: &FailureCounts) -> Option<String> {
 }
 
 /// The counts above zero, separated by commas; none if there is none.
-fn listed(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Option<String> {
+pub(crate) fn listed(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Option<String> {
     let counts: Vec<_> = counts
         .into_iter()
         .filter(|(_, count)| *count > 0)

@@ -9,7 +9,7 @@ mod test_job;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,8 +23,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::completion::Completion;
 use self::{completion::CompletionTracker, pace::Pace};
 use crate::{
-    answers::AnswerSummary, cli::StormOptions, client::Api, ledger::JobSummary, progress,
-    requester::Requester, signatures::Signatures, workload::Workload,
+    answers::AnswerSummary,
+    cli::StormOptions,
+    client::Api,
+    latency::{Distribution, per_second},
+    ledger::JobSummary,
+    progress::{self, Sample, Span},
+    requester::Requester,
+    series::Series,
+    signatures::Signatures,
+    thresholds::{Figures, Judged, RequestFigures},
+    workload::Workload,
 };
 
 /// The number of different reports in a storm: enough to detect mixed-up results, few enough to
@@ -59,15 +68,25 @@ pub struct StormResult {
     pub unanswered: u64,
     /// The answers.
     pub answers: AnswerSummary,
+    /// Successful answers per second, over the planned duration, or until the last one if that was
+    /// later.
+    pub ok_per_s: f64,
     /// How the ends of jobs were detected; none for `/sync`.
     pub completion: Option<Completion>,
     /// The accepted jobs; none for `/sync`.
     pub jobs: Option<JobSummary>,
+    /// The run over time.
+    pub series: Series,
+    /// The distributions of latencies and times to completion.
+    pub distribution: Distribution,
+    /// The conditions of `--fail-if`; none if the run was interrupted.
+    pub thresholds: Vec<Judged>,
 }
 
 impl StormResult {
     /// Whether at least one request succeeded and every answer and accepted job was correct.
     /// Refusals and timeouts do not fail a storm: it exists to measure them. Other failures do.
+    /// Thresholds have a verdict of their own, [`hold`](crate::thresholds::hold).
     pub fn passed(&self) -> bool {
         let failed = &self.answers.failed;
         !self.interrupted
@@ -116,11 +135,14 @@ fn workload(options: &StormOptions, url: Option<&str>) -> Result<Workload> {
 /// A storm in progress.
 #[derive(Debug)]
 struct Storm {
+    mode: Mode,
     requester: Requester,
     tracker: CompletionTracker,
     requests: TaskTracker,
     in_flight: usize,
     offered: AtomicU64,
+    /// Whether nothing but jobs is awaited.
+    all_answered: AtomicBool,
 }
 
 impl Storm {
@@ -137,25 +159,49 @@ impl Storm {
         tracker.ledger.start_over(Arc::clone(&workload));
         let (ledger, timeout) = (tracker.ledger.clone(), options.target.timeout);
         Ok(Self {
+            mode: options.mode,
             requester: Requester::new(api, options.mode, workload, ledger, timeout),
             tracker,
             requests: TaskTracker::new(),
             in_flight: options.in_flight as usize,
             offered: AtomicU64::new(0),
+            all_answered: AtomicBool::new(false),
         })
     }
 
     async fn run(self: &Arc<Self>, pace: Pace, patience: Duration) {
         let total = pace.total();
-        progress::during("requests", total, || self.offered(), async {
+        let work = async {
             pace.run(|number, due| self.send(number, due)).await;
             // `TaskTracker::wait` completes only once the tracker is closed.
             self.requests.close();
             self.requests.wait().await;
-        })
-        .await;
+            self.all_answered.store(true, Ordering::Relaxed);
+            self.tracker.ledger.settled_within(patience).await;
+        };
+        progress::during("storm", Span::Recent, || self.sample(total), work).await;
+    }
 
-        self.tracker.ledger.settled_within("jobs", patience).await;
+    /// What the storm has done of its `total` requests and their jobs.
+    fn sample(&self, total: u64) -> Sample {
+        let (answers, failed) = self.requester.so_far();
+        let offered = self.offered();
+        let jobs = (self.mode == Mode::Async).then(|| self.tracker.ledger.so_far());
+        let (stage, done, total) = match &jobs {
+            Some(jobs) if self.all_answered.load(Ordering::Relaxed) => {
+                ("jobs", jobs.accepted - jobs.open, jobs.accepted)
+            }
+            _ => ("requests", offered, total),
+        };
+        Sample {
+            stage,
+            done,
+            total,
+            offered,
+            answers,
+            failed,
+            jobs,
+        }
     }
 
     fn send(self: &Arc<Self>, number: u64, due: Instant) {
@@ -163,7 +209,7 @@ impl Storm {
         // Over the limit, a request is dropped and not delayed: the rate of an open load model must
         // not depend on the API's answers.
         if self.requests.len() >= self.in_flight {
-            self.requester.skip();
+            self.requester.skip(due);
             return;
         }
         let storm = Arc::clone(self);
@@ -188,7 +234,20 @@ impl Storm {
         } else {
             jobs
         };
+        let jobs = (options.mode == Mode::Async).then_some(jobs);
+        let recording = self.tracker.ledger.recording();
+        let ok_per_s = per_second(answers.ok, options.duration.max(recording.last_ok()));
+        let requests = RequestFigures {
+            answers: answers.clone(),
+            ok_per_s,
+        };
+        let figures = Figures {
+            requests: Some(requests),
+            jobs: jobs.as_ref().map(Into::into),
+            ..Figures::default()
+        };
         StormResult {
+            thresholds: figures.judge(&options.fail_if, interrupted),
             api: options.target.api.to_string(),
             mode: options.mode,
             rate: options.rate,
@@ -201,7 +260,13 @@ impl Storm {
             sent: offered - answers.failed.not_sent,
             unanswered: answers.unanswered(),
             completion: self.tracker.completion(),
-            jobs: (options.mode == Mode::Async).then_some(jobs),
+            jobs,
+            ok_per_s,
+            series: recording.series(),
+            distribution: Distribution {
+                answer: self.requester.buckets(),
+                completion: self.tracker.ledger.buckets(),
+            },
             answers,
         }
     }

@@ -12,7 +12,7 @@ make_work
 printf '#!/usr/bin/env bash\n%s\n' '
     printf "%s\n" "$*" >>"${0%/*}/calls"
     while (($# > 0)); do
-        case $1 in --mode) mode=$2 ;; --rate) rate=$2 ;; --csv) csv=$2 ;; esac
+        case $1 in --mode) mode=$2 ;; --rate) rate=$2 ;; --csv) csv=$2 ;; --fail-if) limit=$2 ;; esac
         shift
     done
     [[ -e $csv ]] || echo mode,rate,offered,ok,refused,timeout,other_status,connection,wrong_answer,not_sent,p50_ms,p95_ms,p99_ms,max_ms,accepted,right,lost,wrong,failed,completion_p95_ms,outcome_unknown >"$csv"
@@ -22,6 +22,7 @@ printf '#!/usr/bin/env bash\n%s\n' '
     fi
     echo "$mode,$rate,500000,500000,0,0,0,0,0,0,1.25,2.5,3.75,4,500000,500000,0,0,0,505.123,0" >>"$csv"
     echo "a summary of its own"
+    [[ -z ${limit:-} ]] || { echo "✗ fail if $limit: 3.75 ms" && exit 3; }
 ' >"$work/storm-loadgen"
 chmod +x "$work/storm-loadgen"
 
@@ -61,6 +62,16 @@ storm --modes async
 [[ $status == 0 && $output == *$'\nok: every '* && $output != *BAD* ]] || fail "status $status: $output"
 echo "ok: $test"
 
+test='a run that meets a condition of --fail-if is told apart from one with wrong jobs'
+storm --modes async -- --fail-if 'p99>1ms'
+[[ $status == 3 && $output == *$'\nLIM: every answer and every job was right, but 2 of 2 '* ]] ||
+    fail "status $status: $output"
+(($(grep -cE '^LIM async ' <<<"$output") == 2)) || fail "$output"
+(($(grep -cxF '✗ fail if p99>1ms: 3.75 ms' <<<"$output") == 2)) || fail "$output"
+storm -- --fail-if 'p99>1ms'
+[[ $status == 1 && $output == *$'\nBAD: 2 of 4 '* ]] || fail "status $status: $output"
+echo "ok: $test"
+
 test='the table fits a terminal of 80 columns, and one of 60'
 storm
 fits 80
@@ -87,7 +98,8 @@ if command -v script >/dev/null; then
     [[ $output == *$'\e[32mok '* ]] || fail "no colour on a terminal: $output"
     for plain in TERM=dumb 'TERM=xterm NO_COLOR=1'; do
         output=$(terminal "$plain")
-        [[ $output == *ok* && $output != *$'\e['* ]] || fail "colours with $plain: $output"
+        [[ $output == *ok* && ! $output =~ $'\e['[0-9\;]*m ]] || fail "colours with $plain: $output"
+        [[ $plain != TERM=dumb || $output != *$'\e'* ]] || fail "escape codes with $plain: $output"
     done
 else
     echo 'skipped: a terminal, because script is not installed'

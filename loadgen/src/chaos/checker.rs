@@ -42,6 +42,7 @@ mod work;
 use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::Status;
 
+pub(in crate::chaos) use self::repeats::REDELIVERY;
 use self::{
     index::{Index, JobHistory},
     verdict::Finding,

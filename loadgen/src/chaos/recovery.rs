@@ -10,6 +10,7 @@ use super::{
     faults::{InjectedFaults, StoppedWorker},
     history::{Record, RowKind, Transition},
 };
+use crate::thresholds::RecoveryFigures;
 
 /// The longest recovery time per kind of fault: from the fault to the job's next claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -40,7 +41,25 @@ pub struct LongestWait {
     pub time: Duration,
 }
 
+impl Recovery {
+    /// Those that were measured, for thresholds.
+    pub(super) fn figures(&self) -> RecoveryFigures {
+        RecoveryFigures {
+            kill: self.after_kill.measured(),
+            kills: self.after_kills.measured(),
+            freeze: self.after_freeze.measured(),
+            flush: self.after_flush.measured(),
+            failover: self.after_failover.measured(),
+            promotion: self.after_promotion.measured(),
+        }
+    }
+}
+
 impl LongestWait {
+    fn measured(&self) -> Option<Duration> {
+        (self.jobs > 0).then_some(self.time)
+    }
+
     /// Adds a wait, unless everything was paused at some moment of it.
     fn add(&mut self, from: Timestamp, to: Timestamp, paused: &[(Timestamp, Timestamp)]) {
         if paused

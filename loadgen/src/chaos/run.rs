@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    checker::{Verdict, check},
+    checker::{REDELIVERY, Summary, Verdict, check},
     endpoint::Endpoint,
     engine::Engine,
     faults::{FaultInjector, InjectedFaults},
@@ -24,7 +24,13 @@ use super::{
     stack::{CALLBACK_TIMEOUT, MAX_CLAIMS, RETENTION, RETRY_DELAYS, Stack, WORK_RETRY_DELAYS},
     wall_clock::WallClock,
 };
-use crate::{cli::ChaosOptions, client::Api, output::progress_line, signatures::Signatures};
+use crate::{
+    cli::ChaosOptions,
+    client::Api,
+    output::progress_line,
+    signatures::Signatures,
+    thresholds::{ChaosFigures, Figures, Judged},
+};
 
 /// The number of receivers.
 const RECEIVERS: usize = 4;
@@ -86,10 +92,13 @@ pub struct ChaosResult {
     pub violations: Vec<String>,
     /// The verdict on the history.
     pub verdict: Verdict,
+    /// The conditions of `--fail-if`; none if the run was interrupted.
+    pub thresholds: Vec<Judged>,
 }
 
 impl ChaosResult {
-    /// Whether there is no violation.
+    /// Whether there is no violation. Thresholds have a verdict of their own,
+    /// [`hold`](crate::thresholds::hold).
     pub fn passed(&self) -> bool {
         !self.interrupted && self.violations.is_empty() && self.verdict.passed()
     }
@@ -141,8 +150,15 @@ pub async fn run(
     if interrupted {
         verdict.violations.clear();
     }
+    let recovery = recovery::measure(&records, &injected, options.lease);
+    let not_sent = harness.load.not_sent();
+    let figures = Figures {
+        chaos: Some(chaos_figures(&verdict.summary, not_sent, &recovery)),
+        ..Figures::default()
+    };
     Ok(Some(Run {
         result: ChaosResult {
+            thresholds: figures.judge(&options.fail_if, interrupted),
             seed,
             engine: options.engine(),
             duration: options.duration,
@@ -153,8 +169,8 @@ pub async fn run(
             clock_steps: wall_clock
                 .is_steppable()
                 .then(|| count(&records, FaultKind::steps_clock)),
-            not_sent: harness.load.not_sent(),
-            recovery: recovery::measure(&records, &injected, options.lease),
+            not_sent,
+            recovery,
             footprints: harness.footprints,
             interrupted,
             violations: harness.violations,
@@ -162,6 +178,23 @@ pub async fn run(
         },
         records,
     }))
+}
+
+fn chaos_figures(summary: &Summary, not_sent: u64, recovery: &Recovery) -> ChaosFigures {
+    let refused: u64 = summary.refused.values().sum();
+    let (accepted, unanswered) = (summary.accepted, summary.unanswered);
+    // A redelivery was asked for, so its callback is no surprise.
+    let repeats = summary.repeats.iter().filter(|(by, _)| *by != REDELIVERY);
+    ChaosFigures {
+        requests: accepted + refused + unanswered + summary.outcome_unknown + not_sent,
+        accepted,
+        unanswered,
+        outcome_unknown: summary.outcome_unknown,
+        not_sent,
+        callbacks: summary.callbacks,
+        repeated: repeats.map(|(_, count)| count).sum(),
+        recovery: recovery.figures(),
+    }
 }
 
 /// Creates the folder. It must be empty, so that no foreign data is overwritten.

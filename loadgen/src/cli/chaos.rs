@@ -4,8 +4,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::values::{MAX_REQUESTS, duration, lease};
-use crate::chaos::engine::Engine;
+use super::values::{MAX_REQUESTS, chaos_threshold, duration, lease};
+use crate::{
+    chaos::engine::Engine,
+    thresholds::{Missing, Threshold},
+};
 
 /// The upper limit of the request rate, per second.
 const MAX_RATE: u32 = 50_000;
@@ -47,6 +50,10 @@ pub struct ChaosOptions {
     /// The workers' lease: 500ms to 30s
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = lease)]
     pub lease: Duration,
+    /// Fail the run under this condition, such as `recovery.kill>5s` or `repeated>1%`; repeatable. A
+    /// wrong name lists all figures
+    #[arg(long, value_name = "CONDITION", value_parser = chaos_threshold)]
+    pub fail_if: Vec<Threshold>,
     /// Keep history.jsonl even if the run passed
     #[arg(long)]
     pub keep: bool,
@@ -79,6 +86,10 @@ impl ChaosOptions {
         #[cfg(not(feature = "postgres"))]
         if self.postgres.is_some() {
             return Err(NO_POSTGRES.to_owned());
+        }
+        if self.postgres.is_none() {
+            let checks = self.fail_if.iter().map(|it| it.check(Missing::Promotion));
+            checks.collect::<Result<(), _>>()?;
         }
         if self.rate() > MAX_RATE {
             return Err(format!(

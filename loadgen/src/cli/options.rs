@@ -14,6 +14,7 @@ use super::{
 use crate::{
     http_url::HttpUrl,
     listen::{ListenAddr, Listener},
+    thresholds::{Missing, Threshold},
 };
 
 /// The API under load.
@@ -98,6 +99,13 @@ pub struct DemoOptions {
     /// Write the result to this file as JSON; an earlier result is replaced, another file is not
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write both sides over time to this CSV file, as `storm` does
+    #[arg(long, value_name = "FILE")]
+    pub series: Option<PathBuf>,
+    /// Fail the run under this condition, such as `async.p99>50ms` or `lost>0`; repeatable. A wrong
+    /// name lists all figures: those of answers are of one side, `sync.` or `async.`
+    #[arg(long, value_name = "CONDITION", value_parser = values::demo_threshold)]
+    pub fail_if: Vec<Threshold>,
 }
 
 /// The options of `storm`.
@@ -154,6 +162,14 @@ pub struct StormOptions {
     /// columns is refused
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// Write the run over time to this CSV file, a line for each interval; an earlier series is
+    /// replaced, another file is not
+    #[arg(long, value_name = "FILE")]
+    pub series: Option<PathBuf>,
+    /// Fail the run under this condition, such as `p99>50ms`, `callback.p99>2s`, `refused>0.5%` or
+    /// `lost>0`; repeatable. A wrong name lists all figures
+    #[arg(long, value_name = "CONDITION", value_parser = values::storm_threshold)]
+    pub fail_if: Vec<Threshold>,
 }
 
 impl StormOptions {
@@ -185,6 +201,14 @@ impl StormOptions {
                 records.count(),
                 Records::MAX_SYNC
             ));
+        }
+        for threshold in &self.fail_if {
+            if self.mode == Mode::Sync {
+                threshold.check(Missing::Jobs)?;
+            }
+            if self.handler.is_some() {
+                threshold.check(Missing::Lateness)?;
+            }
         }
         Ok(())
     }

@@ -6,6 +6,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use hyper::StatusCode;
 use storm_shared::models::{HandlerName, HandlerNameError, Mode, Records};
 
+use crate::thresholds::{Run, Threshold};
+
 /// The most requests in one storm.
 pub const MAX_REQUESTS: u64 = 2_000_000;
 
@@ -61,4 +63,16 @@ pub(super) fn lease(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|lease| bounds.contains(lease))
         .ok_or_else(|| "it must be a duration from 500ms to 30s".to_owned())
+}
+
+pub(super) fn storm_threshold(text: &str) -> Result<Threshold, String> {
+    Threshold::parse(text, Run::Storm)
+}
+
+pub(super) fn demo_threshold(text: &str) -> Result<Threshold, String> {
+    Threshold::parse(text, Run::Demo)
+}
+
+pub(super) fn chaos_threshold(text: &str) -> Result<Threshold, String> {
+    Threshold::parse(text, Run::Chaos)
 }

@@ -8,8 +8,9 @@ use storm_shared::models::RequestId;
 
 use crate::{
     deviation::Deviation,
-    latency::{Percentiles, as_millis},
+    latency::{Latencies, Percentiles, as_millis},
     signatures::SignatureCounts,
+    thresholds::JobFigures,
 };
 
 /// What a `202` says.
@@ -39,6 +40,21 @@ pub enum JobEnd {
     },
     /// The job is `FAILED`.
     Failed,
+}
+
+/// What has become of a run's jobs, while it runs.
+#[derive(Clone, Debug)]
+pub struct JobsSoFar {
+    /// Jobs with a `202`.
+    pub accepted: u64,
+    /// Those whose end is not known yet.
+    pub open: u64,
+    /// Callbacks with a wrong field, or with other bytes than the job's first one.
+    pub wrong: u64,
+    /// Jobs with status `FAILED`.
+    pub failed: u64,
+    /// The times to completion of correct jobs.
+    pub times: Latencies,
 }
 
 /// The statistics of a run's jobs. Durations are milliseconds in JSON.
@@ -90,6 +106,23 @@ impl JobSummary {
             lost: 0,
             not_awaited: self.lost,
             ..self
+        }
+    }
+}
+
+impl From<&JobSummary> for JobFigures {
+    fn from(jobs: &JobSummary) -> Self {
+        Self {
+            completion: jobs.time_to_completion,
+            lateness: jobs.lateness,
+            accepted: jobs.accepted,
+            right: jobs.right,
+            lost: jobs.lost,
+            wrong: jobs.wrong,
+            failed: jobs.failed,
+            repeated: jobs.repeated,
+            unexpected: jobs.unexpected,
+            completed_per_s: jobs.completed_per_s,
         }
     }
 }

@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::{
     callback::{Callback, Verdict},
-    jobs::{Accepted, DuplicateId, JobEnd, JobSummary},
+    jobs::{Accepted, DuplicateId, JobEnd, JobSummary, JobsSoFar},
 };
 use crate::{
     deviation::Deviations,
-    latency::Latencies,
+    latency::{Bucket, Latencies, per_second},
+    series::Recording,
     signatures::{SignatureCheck, SignatureCounts},
     workload::Workload,
 };
@@ -34,6 +35,7 @@ pub(super) struct Pairs {
     time_to_completion: Latencies,
     deviations: Deviations,
     last_right: Instant,
+    recording: Recording,
 }
 
 /// What is known about one job.
@@ -73,8 +75,12 @@ struct Counts {
 }
 
 impl Pairs {
-    /// No jobs. The counts in `signatures` must be zero.
-    pub(super) fn new(workload: Arc<Workload>, signatures: SignatureCounts) -> Self {
+    /// No jobs. The counts in `signatures` must be zero. Completed jobs are also told `recording`.
+    pub(super) fn new(
+        workload: Arc<Workload>,
+        signatures: SignatureCounts,
+        recording: Recording,
+    ) -> Self {
         let started = Instant::now();
         Self {
             workload,
@@ -86,6 +92,7 @@ impl Pairs {
             time_to_completion: Latencies::default(),
             deviations: Deviations::default(),
             last_right: started,
+            recording,
         }
     }
 
@@ -201,6 +208,7 @@ impl Pairs {
     ) {
         self.counts.right += 1;
         self.time_to_completion.record(took);
+        self.recording.completed(at, took);
         if let Some(expected_at) = expected_at {
             self.deviations.record(expected_at, ended_at);
         }
@@ -234,6 +242,21 @@ impl Pairs {
         pending.map(|(id, _)| *id)
     }
 
+    pub(super) fn so_far(&self) -> JobsSoFar {
+        JobsSoFar {
+            accepted: self.counts.accepted,
+            open: self.counts.pending,
+            wrong: self.counts.wrong,
+            failed: self.counts.failed,
+            times: self.time_to_completion.clone(),
+        }
+    }
+
+    /// The distribution of the times to completion.
+    pub(super) fn buckets(&self) -> Vec<Bucket> {
+        self.time_to_completion.buckets()
+    }
+
     /// The statistics so far.
     pub(super) fn summary(&self) -> JobSummary {
         let Counts {
@@ -248,7 +271,7 @@ impl Pairs {
         } = self.counts;
         let ideal = self.ideal();
         let time_to_completion = self.time_to_completion.percentiles();
-        let took = (self.last_right - self.started).as_secs_f64();
+        let took = self.last_right - self.started;
         JobSummary {
             accepted,
             right,
@@ -262,12 +285,8 @@ impl Pairs {
             ideal,
             time_to_completion,
             lateness: time_to_completion.map(|percentiles| percentiles.beyond(ideal)),
-            // At most two million, so a u32 is enough. Without correct jobs, `took` may be zero.
             deviation: self.deviations.summary(),
-            completed_per_s: u32::try_from(right)
-                .ok()
-                .filter(|right| *right > 0)
-                .map_or(0.0, |right| f64::from(right) / took),
+            completed_per_s: per_second(right, took),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{human, table, table_of};
+use super::{human, table, table_of, thresholds};
 use crate::chaos::{
     ChaosResult,
     engine::Engine,
@@ -14,8 +14,11 @@ use crate::chaos::{
 /// Ends with a newline.
 pub fn render(result: &ChaosResult, records: &[Record], width: u16) -> String {
     let mut text = format!("{}\n", figures(result));
+    for line in thresholds::lines(&result.thresholds) {
+        let _ = writeln!(text, "{line}"); // writing to a String can't fail
+    }
     for violation in &result.violations {
-        let _ = writeln!(text, "VIOLATION: {violation}"); // writing to a String can't fail
+        let _ = writeln!(text, "VIOLATION: {violation}");
     }
     if !result.interrupted {
         text.push_str(&result.verdict.render(records));
@@ -182,9 +185,13 @@ fn figures(result: &ChaosResult) -> String {
         let by_rule = result.verdict.by_rule();
         rules.iter().filter_map(|rule| by_rule.get(rule)).sum()
     };
-    let word = if result.passed() { "passed" } else { "failed" };
+    let word = match thresholds::failure(&result.thresholds) {
+        _ if !result.passed() => "failed:".to_owned(),
+        Some(failure) => format!("{failure};"),
+        None => "passed:".to_owned(),
+    };
     format!(
-        "{word}: {run}, {} lost, {} incorrect, {} unexplained; {} violations in total, {took}",
+        "{word} {run}, {} lost, {} incorrect, {} unexplained; {} violations in total, {took}",
         broken(&[CheckRule::Ended]),
         broken(&[
             CheckRule::Named,
@@ -297,6 +304,7 @@ mod tests {
                 violations: Vec::new(),
                 summary,
             },
+            thresholds: Vec::new(),
         }
     }
 

@@ -1,38 +1,44 @@
-//! Result files: a JSON document with the whole result, and a CSV line for each storm of a series.
+//! Result files: a JSON document with the whole result, a CSV line for each of several storms, and
+//! a CSV of a run over time.
 //!
-//! Both are tried before the run, so that a wrong path costs no run, and both leave a file alone
-//! that is not theirs. If a file can't be written at the end, its text goes to standard output.
+//! All are tried before the run, so that a wrong path costs no run, and all leave a file alone that
+//! is not theirs. If a file can't be written at the end, its text goes to standard output.
 //!
-//! * [`JsonFile`]: replaced as a whole, by a rename.
+//! * [`JsonFile`], [`SeriesFile`]: replaced as a whole, by a rename.
 //! * [`CsvFile`]: grows by one line.
-//! * `place`: what both check before the run, and how both write to a stream.
+//! * `place`: what all check before the run, and how all write to a stream.
 
 mod csv;
 mod json;
 mod place;
+mod series;
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail};
 
 pub use self::{
     csv::CsvFile,
     json::{JsonFile, write_json},
+    series::SeriesFile,
 };
 use crate::output;
 
-/// Refuses one file for both results.
+/// Refuses one file for two results. Each option is given with its file.
 ///
 /// # Errors
-/// Both options name the same file.
-pub fn check_distinct(json: Option<&Path>, csv: Option<&Path>) -> Result<()> {
-    if let Some((json, csv)) = json.zip(csv) {
-        let same = place::absolute(json)? == place::absolute(csv)?;
-        ensure!(
-            !same,
-            "--json and --csv name the same file, {}; give each its own",
-            json.display()
-        );
+/// Two options name the same file.
+pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<()> {
+    let mut earlier = Vec::new();
+    for (option, file) in files {
+        let Some(file) = file else { continue };
+        let path = place::absolute(file);
+        let path = path.with_context(|| format!("{option} {}", file.display()))?;
+        if let Some((other, _)) = earlier.iter().find(|(_, it)| *it == path) {
+            let file = file.display();
+            bail!("{other} and {option} name the same file, {file}; give each its own");
+        }
+        earlier.push((option, path));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{deviation, first_failure, human, kinds, listed, table, time_cell};
+use super::{deviation, first_failure, human, kinds, listed, table, thresholds, time_cell};
 use crate::{
     latency::Percentiles,
     layout::{one_line, short_url},
@@ -17,6 +17,7 @@ pub fn render(result: &StormResult, width: u16) -> String {
         let _ = writeln!(text, "{line}"); // writing to a String never fails
     };
     add(outcome(result));
+    thresholds::lines(&result.thresholds).for_each(&mut add);
     add(format!(
         "{}: {} requests/s for {}, {} each,",
         endpoint(result),
@@ -82,15 +83,19 @@ fn outcome(result: &StormResult) -> String {
     let jobs = jobs.map_or_else(String::new, |jobs| {
         format!(", {} of {} jobs correct", jobs.right, jobs.accepted)
     });
-    let word = if result.passed() { "passed" } else { "failed" };
-    format!("{word}: {ok} of {sent} requests ok{jobs}")
+    let figures = format!("{ok} of {sent} requests ok{jobs}");
+    match thresholds::failure(&result.thresholds) {
+        _ if !result.passed() => format!("failed: {figures}"),
+        Some(failure) => format!("{failure}; {figures}"),
+        None => format!("passed: {figures}"),
+    }
 }
 
 fn counts(result: &StormResult) -> String {
     let failed = kinds(&result.answers.failed).unwrap_or_else(|| "none".to_owned());
     format!(
-        "requests: {} offered, {} sent, {} ok; refused or failed: {failed}",
-        result.offered, result.sent, result.answers.ok
+        "requests: {} offered, {} sent, {} ok ({:.0}/s); refused or failed: {failed}",
+        result.offered, result.sent, result.answers.ok, result.ok_per_s
     )
 }
 

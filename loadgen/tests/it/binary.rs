@@ -73,7 +73,7 @@ async fn a_demo_that_passes_exits_with_0_and_writes_its_result() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("3 of 3 correct"), "{text}");
     assert!(
-        output.stderr.is_empty() && !text.contains('\x1b'),
+        !output.stderr.contains(&0x1b) && !text.contains('\x1b'),
         "a pipe must get no progress bar"
     );
 
@@ -91,6 +91,16 @@ async fn a_demo_that_passes_exits_with_0_and_writes_its_result() {
         (&3.into(), &0.into())
     );
     assert_eq!(json["jobs"]["ideal_ms"], 10.0);
+    for side in [&json["sync"], &json["async"]] {
+        let first = &side["series"]["points"][0];
+        assert_eq!(
+            (&first["at_ms"], &first["offered"]),
+            (&0.into(), &3.into()),
+            "{side}"
+        );
+        assert!(side["series"]["interval_ms"].is_u64(), "{side}");
+        assert!(side["distribution"]["answer"][0][1].is_u64(), "{side}");
+    }
     for latency in [
         &json["sync"]["latency"],
         &json["jobs"]["time_to_completion"],

@@ -1,4 +1,4 @@
-//! `--json` and `--csv`: tried before the run, and never at the cost of another file.
+//! `--json`, `--csv` and `--series`: tried before the run, and never at the cost of another file.
 
 use std::{
     fs,
@@ -60,7 +60,7 @@ async fn a_result_file_that_can_not_be_written_is_refused_before_the_first_reque
         #[cfg(target_os = "linux")]
         ("/proc/result", "no temporary file can be created in /proc"),
     ] {
-        for option in ["--json", "--csv"] {
+        for option in ["--json", "--csv", "--series"] {
             let output = output(storm(&api, &[option, &path(name)])).await;
             let error = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(1), "{option} {name}: {error}");
@@ -76,15 +76,22 @@ async fn a_result_file_that_can_not_be_written_is_refused_before_the_first_reque
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_file_for_both_results_is_refused() {
+async fn one_file_for_two_results_is_refused() {
     let api = FakeApi::start(|_| panic!("no request may be sent")).await;
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("result");
     let (path, again) = (path.to_str().unwrap(), folder.path().join("./result"));
-    let command = storm(&api, &["--json", path, "--csv", again.to_str().unwrap()]);
-    let output = output(command).await;
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("name the same file"), "{error}");
+    for (one, other) in [
+        ("--json", "--csv"),
+        ("--csv", "--series"),
+        ("--json", "--series"),
+    ] {
+        let command = storm(&api, &[one, path, other, again.to_str().unwrap()]);
+        let output = output(command).await;
+        let error = String::from_utf8(output.stderr).unwrap();
+        let named = format!("{one} and {other} name the same file");
+        assert!(error.contains(&named), "{error}");
+    }
     assert!(names(folder.path()).is_empty());
 }
 
@@ -106,7 +113,7 @@ async fn an_earlier_result_is_replaced_as_a_whole_and_only_by_a_run() {
     ok(storm(&api, &["--json", link.to_str().unwrap()])).await;
     let text = fs::read_to_string(&file).unwrap();
     assert!(
-        text.contains("\"command\": \"storm\"") && !text.contains("old"),
+        text.contains("\"command\": \"storm\"") && !text.contains("\"old\""),
         "{text}"
     );
     assert_eq!(
@@ -123,12 +130,14 @@ async fn an_earlier_result_is_replaced_as_a_whole_and_only_by_a_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_may_go_to_a_pipe() {
     let api = FakeApi::start(|_| Act::Right).await;
-    for option in ["--json", "--csv"] {
+    for option in ["--json", "--csv", "--series"] {
         let output = ok(storm(&api, &[option, "/dev/stdout"])).await;
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("passed: 2 of 2"), "{text}");
         assert!(
-            text.contains("\"mode\": \"sync\"") || text.contains("\nmode,rate,"),
+            ["\"mode\": \"sync\"", "\nmode,rate,", "\nmode,at_ms,"]
+                .iter()
+                .any(|part| text.contains(part)),
             "{text}"
         );
     }
@@ -183,12 +192,13 @@ async fn what_can_not_be_written_at_the_end_is_printed() {
     let folder = TempDir::new().unwrap();
     let results = folder.path().join("results");
     fs::create_dir(&results).unwrap();
-    let (json, csv) = (results.join("json"), results.join("csv"));
+    let [json, csv, series] = ["json", "csv", "series"].map(|name| results.join(name));
     let mut command = program(&format!(
         "storm --mode sync --api {} --rate 50 --duration 1h --records 1",
         api.url()
     ));
     command.arg("--json").arg(&json).arg("--csv").arg(&csv);
+    command.arg("--series").arg(&series);
     let child = command.spawn().unwrap();
     api.has_received(2).await;
     fs::remove_dir_all(&results).unwrap();
@@ -211,6 +221,10 @@ async fn what_can_not_be_written_at_the_end_is_printed() {
         "{text}"
     );
     assert!(
+        text.contains("\nmode,at_ms,") && text.contains("\nsync,0,100,"),
+        "{text}"
+    );
+    assert!(
         error.contains(json.to_str().unwrap()) && error.contains("standard output instead"),
         "{error}"
     );
@@ -222,7 +236,7 @@ async fn what_can_not_be_written_at_the_end_is_printed() {
 async fn a_full_disk_is_told_before_the_first_request() {
     let api = FakeApi::start(|_| panic!("no request may be sent")).await;
     let folder = TempDir::new().unwrap();
-    for option in ["--json", "--csv"] {
+    for option in ["--json", "--csv", "--series"] {
         let limited = format!(
             "ulimit -f 4; exec {} storm --mode sync --api {} --rate 1 --duration 1s --records 1 \
              {option} {}",

@@ -13,13 +13,13 @@ use crate::{
     fake_api::{Act, FakeApi},
 };
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let pid = child.id().to_string();
     let sent = Command::new("kill").args([name, &pid]).status().unwrap();
     assert!(sent.success());
 }
 
-async fn end(child: Child) -> Output {
+pub(crate) async fn end(child: Child) -> Output {
     tokio::task::spawn_blocking(|| child.wait_with_output().unwrap())
         .await
         .unwrap()
@@ -31,7 +31,10 @@ fn assert_interrupted(output: Output) -> String {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{text}{error}");
     assert!(text.starts_with("interrupted: "), "{text}");
-    assert!(!text.contains("lost") && error.is_empty(), "{text}{error}");
+    assert!(!text.contains("lost"), "{text}");
+    // A slow machine may be told what the run does.
+    let is_progress = |line: &str| ["storm ", "demo "].iter().any(|it| line.starts_with(it));
+    assert!(error.lines().all(is_progress), "{error}");
     text
 }
 

@@ -14,6 +14,8 @@ mod files;
 mod interrupts;
 mod process;
 mod receivers;
+mod screen;
 mod storm;
 mod storm_handlers;
 mod terminal;
+mod thresholds;

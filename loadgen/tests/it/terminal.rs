@@ -16,6 +16,8 @@ use storm_loadgen::layout::{Layout, MIN_WIDTH};
 use crate::{
     binary::{TempFile, output, program},
     fake_api::{Act, FakeApi},
+    interrupts::{end, signal},
+    screen::Screen,
 };
 
 /// Every request and job of a demo at this API fails in some way.
@@ -182,13 +184,103 @@ async fn a_terminal_gives_the_width_and_gets_colours_unless_they_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_storm_is_shown_while_it_runs_and_leaves_no_trace_of_that() {
+    let api = FakeApi::start(|_| Act::Right).await;
+    for (width, no_color) in [(40, "1"), (60, ""), (132, "1")] {
+        let mut command = program(&format!(
+            "storm --mode async --api {} --listen localhost:0 --rate 100 --duration 700ms \
+             --records 1",
+            api.url()
+        ));
+        command.env_remove("COLUMNS");
+        command.env("TERM", "xterm").env("NO_COLOR", no_color);
+        let text = in_terminal(command, width).await;
+        let mut screen = Screen::new(width);
+        let mut blocks = 0;
+        screen.show(&text, |lines| {
+            // Nothing else is on the screen, and no line of it has wrapped.
+            let Some(bar) = lines.iter().position(|line| line.starts_with("load ")) else {
+                return;
+            };
+            blocks += 1;
+            let names: Vec<_> = lines[bar - 1..]
+                .iter()
+                .map(|line| line.split(' ').next().unwrap())
+                .collect();
+            assert!(["requests", "jobs"].contains(&names[0]), "{lines:?}");
+            assert_eq!(
+                names[1..],
+                ["load", "answers", "jobs", "errors"],
+                "{lines:?}"
+            );
+            assert_eq!(bar, 1, "{lines:?}");
+            assert_eq!(lines[4], "errors      none");
+        });
+        assert!(blocks > 0, "{text:?}");
+        let left = screen.text();
+        assert!(
+            left[0].starts_with("passed: 70 of 70 requests ok"),
+            "{left:?}"
+        );
+        assert!(
+            !left.iter().any(|line| line.contains("in flight")),
+            "{left:?}"
+        );
+        assert_eq!(text.contains("\x1b[1;32m"), no_color.is_empty(), "{text:?}");
+        assert_eq!(text.contains("\x1b[0m"), no_color.is_empty(), "{text:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_a_storm_tells_what_it_does_in_whole_lines() {
+    let api = FakeApi::start(|_| Act::Right).await;
+    for (mode, jobs) in [("sync", false), ("async", true)] {
+        let line = format!(
+            "storm --mode {mode} --api {} --listen localhost:0 --rate 20 --duration 1h --records 1",
+            api.url()
+        );
+        let mut child = program(&line).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let told = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            BufReader::new(stderr).read_line(&mut line).unwrap();
+            line
+        });
+        let told = told.await.unwrap();
+        signal(&child, "-INT");
+        let output = end(child).await;
+        let begins = told
+            .strip_prefix("storm ")
+            .and_then(|it| it.split_once("s: "));
+        let (seconds, rest) = begins.unwrap_or_else(|| panic!("{told:?}"));
+        assert!(seconds.parse::<u64>().is_ok_and(|it| it >= 5), "{told:?}");
+        for part in [
+            "/s due, ",
+            "/s sent, ",
+            " in flight, ",
+            "/s ok, p50 ",
+            ", p99 ",
+        ] {
+            assert!(rest.contains(part), "{part}: {told:?}");
+        }
+        assert_eq!(rest.contains("; jobs "), jobs, "{told:?}");
+        assert!(
+            rest.ends_with("; errors none\n") && !told.contains('\x1b'),
+            "{told:?}"
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with("interrupted: "), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pipe_gets_no_escape_codes_and_80_columns() {
     let api = FakeApi::start(every_failure).await;
     let mut command = demo(&api);
     command.env_remove("COLUMNS").env_remove("NO_COLOR");
     command.env("TERM", "xterm");
     let output = output(command).await;
-    assert!(output.stderr.is_empty() && !output.stdout.contains(&0x1b));
+    assert!(!output.stderr.contains(&0x1b) && !output.stdout.contains(&0x1b));
     assert_fits(&String::from_utf8(output.stdout).unwrap(), 80);
 }
 

@@ -10,6 +10,9 @@ use jiff::Timestamp;
 use super::{index::JobHistory, not_later};
 use crate::chaos::history::{HistoryLimits, Received};
 
+/// The cause of a callback that was asked for again.
+pub(in crate::chaos) const REDELIVERY: &str = "redelivery";
+
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     explained(job)
         .into_iter()
@@ -28,7 +31,7 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
 pub(super) struct Cause<'a> {
     /// Its earliest moment.
     at: Timestamp,
-    /// The kind of event, or `redelivery`.
+    /// The kind of event, or [`REDELIVERY`].
     pub(super) what: &'a str,
 }
 
@@ -58,7 +61,7 @@ fn causes<'a>(job: &JobHistory<'a>) -> Vec<Cause<'a>> {
         let begun = series.begun()?;
         Some(Cause {
             at: begun.earliest(),
-            what: "redelivery",
+            what: REDELIVERY,
         })
     });
     let mut causes: Vec<_> = events.chain(redeliveries).collect();

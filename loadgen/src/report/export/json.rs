@@ -1,17 +1,13 @@
 //! A result as a JSON document.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use super::{
     or_print,
-    place::{Place, Temporary, beginning, write_stream},
+    place::{Place, Temporary, beginning},
 };
 
 /// Enough for the first field of a document.
@@ -64,10 +60,7 @@ impl JsonFile {
     /// The file can't be written. An earlier result is still there.
     pub fn write(&self, command: &str, passed: bool, result: &impl Serialize) -> Result<()> {
         let text = document(command, passed, result)?;
-        let written = match &self.place {
-            Place::Free(path) | Place::Taken(path) => replace(path, &text),
-            Place::Stream(file) => write_stream(file, &text),
-        };
+        let written = self.place.write(&text);
         let written = written.with_context(|| format!("can't write {}", self.path.display()));
         or_print(written, &text)
     }
@@ -99,15 +92,6 @@ fn is_result(beginning: &[u8]) -> bool {
         .collect();
     let begins_with = |command| text.starts_with(&format!("{{\"command\":\"{command}\""));
     text.is_empty() || COMMANDS.into_iter().any(begins_with)
-}
-
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let temporary = Temporary::beside(path)?;
-    if let Ok(earlier) = fs::metadata(path) {
-        temporary.file.set_permissions(earlier.permissions())?;
-    }
-    (&temporary.file).write_all(text.as_bytes())?;
-    temporary.replace(path)
 }
 
 #[cfg(test)]

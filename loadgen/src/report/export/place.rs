@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// More than a result takes, in bytes.
-const ROOM: usize = 64 * 1024;
+const ROOM: usize = 512 * 1024;
 
 /// What is at a path.
 #[derive(Debug)]
@@ -75,7 +75,31 @@ fn stream(path: &Path) -> Result<Place> {
     // Some devices refuse even an empty write (`/dev/full`), and all others ignore it. `write_all`
     // would make no system call.
     let _nothing = file.write(&[])?;
+    // From here on a reader may be slow: a result can be larger than what a pipe holds.
+    rustix::io::ioctl_fionbio(&file, false)?;
     Ok(Place::Stream(file))
+}
+
+impl Place {
+    /// Writes a text: replaces a file as a whole, and leaves its permissions as they are.
+    ///
+    /// # Errors
+    /// It can't be written. A file is as it was.
+    pub(super) fn write(&self, text: &str) -> Result<()> {
+        match self {
+            Self::Free(path) | Self::Taken(path) => replace(path, text),
+            Self::Stream(file) => write_stream(file, text),
+        }
+    }
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let temporary = Temporary::beside(path)?;
+    if let Ok(earlier) = fs::metadata(path) {
+        temporary.file.set_permissions(earlier.permissions())?;
+    }
+    (&temporary.file).write_all(text.as_bytes())?;
+    temporary.replace(path)
 }
 
 pub(super) fn write_stream(mut stream: &File, text: &str) -> Result<()> {
@@ -160,5 +184,51 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // It is gone after a rename. Elsewhere a left-over file is no reason to fail.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Read as _, process::Command, thread};
+
+    use tempfile::TempDir;
+
+    use super::Place;
+
+    #[test]
+    fn a_result_that_is_larger_than_a_pipe_waits_for_its_reader() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let reader = thread::spawn({
+            let path = path.clone();
+            move || {
+                // Opens when the writer does. It reads nothing until the pipe is full.
+                let mut pipe = File::open(path).unwrap();
+                while rustix::io::ioctl_fionread(&pipe).unwrap() < 4096 {
+                    thread::yield_now();
+                }
+                let mut text = String::new();
+                pipe.read_to_string(&mut text).unwrap();
+                text
+            }
+        });
+        // Without a reader, a pipe is refused.
+        let place = loop {
+            match Place::of(&path) {
+                Ok(place) => break place,
+                Err(_) => thread::yield_now(),
+            }
+        };
+        let text = "result\n".repeat(100_000);
+        place.write(&text).unwrap();
+        drop(place);
+        assert_eq!(reader.join().unwrap(), text);
     }
 }
