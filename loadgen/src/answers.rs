@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use hyper::StatusCode;
 use serde::Serialize;
 
-use crate::latency::{Latencies, Percentiles};
+use crate::latency::{Bucket, Latencies, Percentiles};
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,11 @@ impl Answers {
                     .get_or_insert_with(|| failure.to_string());
             }
         }
+    }
+
+    /// The distribution of the latencies of successful requests.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        self.ok.buckets()
     }
 
     /// The statistics of `requests` requests.

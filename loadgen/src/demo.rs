@@ -18,10 +18,12 @@ use crate::{
     answers::AnswerSummary,
     cli::DemoOptions,
     client::Api,
+    latency::Distribution,
     ledger::{JobSummary, Ledger},
     listen::Listener,
     progress, receiver,
     requester::Requester,
+    series::Series,
     signatures::Signatures,
     workload::Workload,
 };
@@ -39,15 +41,27 @@ pub struct DemoResult {
     pub requests: u32,
     /// The number of records in each report.
     pub records: u32,
-    /// The answers of `/sync`, with the reports.
-    pub sync: AnswerSummary,
-    /// The answers of `/async`, the acknowledgements.
+    /// The requests to `/sync`, whose answers have the reports.
+    pub sync: Side,
+    /// The requests to `/async`, whose answers are acknowledgements.
     #[serde(rename = "async")]
-    pub ack: AnswerSummary,
+    pub ack: Side,
     /// The accepted jobs.
     pub jobs: JobSummary,
     /// The status of one lost job, as the API reports it.
     pub why_lost: Option<String>,
+}
+
+/// The requests to one endpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Side {
+    /// The answers.
+    #[serde(flatten)]
+    pub answers: AnswerSummary,
+    /// The requests over time, and the jobs that they became.
+    pub series: Series,
+    /// The distributions of latencies and times to completion.
+    pub distribution: Distribution,
 }
 
 impl DemoResult {
@@ -58,7 +72,7 @@ impl DemoResult {
         !self.interrupted
             && self.jobs.right == u64::from(self.requests)
             && self.jobs.all_right()
-            && self.sync.failed.wrong_answer == 0
+            && self.sync.answers.failed.wrong_answer == 0
     }
 }
 
@@ -130,8 +144,6 @@ impl<'a> Demo<'a> {
     /// Sends all requests and waits for the callbacks. Returns the status of one lost job.
     async fn compare(&self) -> Option<String> {
         self.sync.send_all().await;
-        // The ledger was made before the requests to `/sync`, whose time is not that of the jobs.
-        self.ledger.start_over(Arc::clone(&self.ack.workload));
         self.ack.send_all().await;
         let patience = self.ledger.ideal() + self.options.callbacks.patience;
         self.ledger.settled_within("callbacks", patience).await;
@@ -146,8 +158,8 @@ impl<'a> Demo<'a> {
             interrupted,
             requests: self.options.requests,
             records: self.options.records.count(),
-            sync: self.sync.summary(),
-            ack: self.ack.summary(),
+            sync: self.sync.result(),
+            ack: self.ack.result(),
             jobs: if interrupted {
                 jobs.interrupted()
             } else {
@@ -163,6 +175,7 @@ impl<'a> Demo<'a> {
 struct Phase {
     mode: Mode,
     workload: Arc<Workload>,
+    ledger: Ledger,
     requester: Arc<Requester>,
     requests: u32,
     /// The number of requests that were due so far: none or all.
@@ -178,10 +191,12 @@ impl Phase {
         ledger: Ledger,
     ) -> Self {
         let (api, timeout) = (api.clone(), options.target.timeout);
-        let requester = Requester::new(api, mode, Arc::clone(&workload), ledger, timeout);
+        let reports = Arc::clone(&workload);
+        let requester = Requester::new(api, mode, reports, ledger.clone(), timeout);
         Self {
             mode,
             workload,
+            ledger,
             requester: Arc::new(requester),
             requests: options.requests,
             due: AtomicU64::new(0),
@@ -192,6 +207,8 @@ impl Phase {
     async fn send_all(&self) {
         let requests = self.requests.into();
         self.due.store(requests, Ordering::Relaxed);
+        // The ledger is older than this phase, whose clock starts now.
+        self.ledger.start_over(Arc::clone(&self.workload));
         let mut answers = JoinSet::new();
         // All requests are due now. Time that a request waits for a connection counts as latency.
         let due = Instant::now();
@@ -212,8 +229,15 @@ impl Phase {
         progress::during(label, requests, || answered.load(Ordering::Relaxed), all).await;
     }
 
-    fn summary(&self) -> AnswerSummary {
-        self.requester.summary(self.due.load(Ordering::Relaxed))
+    fn result(&self) -> Side {
+        Side {
+            answers: self.requester.summary(self.due.load(Ordering::Relaxed)),
+            series: self.ledger.recording().series(),
+            distribution: Distribution {
+                answer: self.requester.buckets(),
+                completion: self.ledger.buckets(),
+            },
+        }
     }
 }
 

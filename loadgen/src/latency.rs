@@ -1,15 +1,21 @@
-//! A latency histogram, and its percentiles. No I/O.
+//! A latency histogram, its percentiles and its distribution. No I/O.
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use serde::{Serialize, Serializer};
+use hdrhistogram::{Counter, Histogram};
+use serde::{Serialize, Serializer, ser::SerializeTuple as _};
 
 /// The upper bound of the histogram; longer durations are recorded as this.
 const LONGEST: Duration = Duration::from_hours(1);
 
 /// Significant digits: three keep the error of a percentile within 0.1 %.
 const DIGITS: u8 = 3;
+
+/// Significant digits of a small histogram: two keep the error of a percentile within 1 %.
+const FEW_DIGITS: u8 = 2;
+
+/// The buckets of a distribution for each factor of ten: each bound is 12 % above the one before.
+const BUCKETS_PER_DECADE: f64 = 20.0;
 
 /// A histogram of durations, in microseconds.
 #[derive(Clone, Debug)]
@@ -47,15 +53,82 @@ impl Latencies {
 
     /// The percentiles; none if nothing was recorded.
     pub fn percentiles(&self) -> Option<Percentiles> {
-        let at = |quantile| Duration::from_micros(self.0.value_at_quantile(quantile));
-        (!self.0.is_empty()).then(|| Percentiles {
-            p50: at(0.5),
-            p95: at(0.95),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: Duration::from_micros(self.0.max()),
-        })
+        percentiles(&self.0)
     }
+
+    /// The buckets that are not empty, from the shortest durations to the longest.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        let mut buckets: Vec<Bucket> = Vec::new();
+        let mut bounds = bounds();
+        let mut upper = Duration::ZERO;
+        for step in self.0.iter_recorded() {
+            let latency = Duration::from_micros(step.value_iterated_to());
+            while upper < latency {
+                upper = bounds.next().unwrap_or(Duration::MAX);
+            }
+            let count = step.count_since_last_iteration();
+            match buckets.last_mut() {
+                Some(last) if last.upper == upper => last.count += count,
+                _ => buckets.push(Bucket { upper, count }),
+            }
+        }
+        buckets
+    }
+}
+
+/// The upper bounds of the buckets of every distribution, without end: 1 µs, and so on.
+fn bounds() -> impl Iterator<Item = Duration> {
+    (0_u32..).map(|number| {
+        let micros = 10_f64.powf(f64::from(number) / BUCKETS_PER_DECADE);
+        // Over an hour after 192 of them, so this is far from the largest duration.
+        Duration::from_secs_f64(micros / 1e6)
+    })
+}
+
+/// A histogram for short times, of which there are many: it takes some kilobytes and not some
+/// hundred, and its percentiles are within 1 %.
+#[derive(Clone, Debug)]
+pub struct SmallLatencies(Histogram<u32>);
+
+impl Default for SmallLatencies {
+    fn default() -> Self {
+        #[expect(
+            clippy::expect_used,
+            reason = "the number of digits is a constant, and a test covers it"
+        )]
+        // It grows with the longest duration.
+        Self(Histogram::new(FEW_DIGITS).expect("the constant number of digits is valid"))
+    }
+}
+
+impl SmallLatencies {
+    /// Records a duration. Durations above one hour count as one hour.
+    pub fn record(&mut self, latency: Duration) {
+        // `saturating_record` would not let it grow. An hour always fits, so this never fails.
+        let _ = self.0.record(micros(latency.min(LONGEST)));
+    }
+
+    /// Adds all that the other has recorded.
+    pub fn add(&mut self, other: &Self) {
+        // It grows as it needs to, up to an hour, so this never fails.
+        let _ = self.0.add(&other.0);
+    }
+
+    /// The percentiles; none if nothing was recorded.
+    pub fn percentiles(&self) -> Option<Percentiles> {
+        percentiles(&self.0)
+    }
+}
+
+fn percentiles<C: Counter>(histogram: &Histogram<C>) -> Option<Percentiles> {
+    let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile));
+    (!histogram.is_empty()).then(|| Percentiles {
+        p50: at(0.5),
+        p95: at(0.95),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: Duration::from_micros(histogram.max()),
+    })
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -95,6 +168,35 @@ impl Percentiles {
     }
 }
 
+/// How many durations lie up to `upper`, and above the bound before it. In JSON, a pair of the
+/// bound in milliseconds and the count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// The upper bound, inclusive.
+    pub upper: Duration,
+    /// The number of durations.
+    pub count: u64,
+}
+
+impl Serialize for Bucket {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut pair = serializer.serialize_tuple(2)?;
+        pair.serialize_element(&millis(self.upper))?;
+        pair.serialize_element(&self.count)?;
+        pair.end()
+    }
+}
+
+/// The distributions of a run: buckets whose bounds grow by 12 % each, without those that are
+/// empty. The bounds are the same in every run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Distribution {
+    /// The latencies of successful requests.
+    pub answer: Vec<Bucket>,
+    /// The times to completion of correct jobs.
+    pub completion: Vec<Bucket>,
+}
+
 /// Serialises a duration as fractional milliseconds.
 ///
 /// # Errors
@@ -113,7 +215,7 @@ pub fn millis(duration: Duration) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Latencies, millis};
+    use super::{Bucket, Latencies, SmallLatencies, millis};
 
     fn of(millis: impl IntoIterator<Item = u64>) -> Latencies {
         let mut latencies = Latencies::default();
@@ -153,8 +255,49 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_histogram_has_no_percentiles() {
+    fn an_empty_histogram_has_no_percentiles_and_no_buckets() {
         assert!(Latencies::default().percentiles().is_none());
+        assert!(SmallLatencies::default().percentiles().is_none());
+        assert!(Latencies::default().buckets().is_empty());
+    }
+
+    #[test]
+    fn the_buckets_of_a_distribution_hold_every_duration_below_their_bounds() {
+        let latencies = of([1, 1, 1, 40, 40, 41, 3_600_000, 7_200_000]);
+        let buckets = latencies.buckets();
+        let counts: Vec<_> = buckets.iter().map(|bucket| bucket.count).collect();
+        assert_eq!(counts, [3, 3, 2]);
+        for (bucket, ms) in buckets.iter().zip([1, 41, 3_600_000]) {
+            // Above the duration, and at most the 12 % of one bucket and the histogram's error.
+            let ratio = millis(bucket.upper) / f64::from(ms);
+            assert!((1.0..1.14).contains(&ratio), "{bucket:?} for {ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_a_pair_in_json() {
+        let (upper, count) = (Duration::from_micros(1122), 7);
+        let json = serde_json::to_string(&Bucket { upper, count }).unwrap();
+        assert_eq!(json, "[1.122,7]");
+    }
+
+    #[test]
+    fn small_histograms_add_up_and_grow_up_to_an_hour() {
+        let small = |range: std::ops::RangeInclusive<u64>| {
+            let mut small = SmallLatencies::default();
+            range.for_each(|ms| small.record(Duration::from_millis(ms)));
+            small
+        };
+        let mut all = small(1..=500);
+        all.add(&small(501..=1000));
+        let percentiles = all.percentiles().unwrap();
+        for (found, expected) in [(percentiles.p50, 500.0), (percentiles.max, 1000.0)] {
+            let ratio = millis(found) / expected;
+            assert!((0.99..=1.01).contains(&ratio), "{found:?}");
+        }
+        all.record(Duration::from_hours(2));
+        let ratio = millis(all.percentiles().unwrap().max) / 3_600_000.0;
+        assert!((0.99..=1.01).contains(&ratio), "{ratio}");
     }
 
     #[test]

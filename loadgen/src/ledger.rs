@@ -21,7 +21,9 @@ use tokio::{
 
 pub use self::jobs::{Accepted, DuplicateId, JobEnd, JobSummary};
 use self::{callback::Callback, pairs::Pairs};
-use crate::{progress, signatures::Signatures, workload::Workload};
+use crate::{
+    latency::Bucket, progress, series::Recording, signatures::Signatures, workload::Workload,
+};
 
 /// The jobs of a run. Clones share one ledger.
 #[derive(Clone, Debug)]
@@ -33,6 +35,7 @@ pub struct Ledger {
 struct Shared {
     pairs: Mutex<Pairs>,
     signatures: Signatures,
+    recording: Recording,
     /// Notified when no job is pending.
     settled: Notify,
 }
@@ -44,19 +47,29 @@ pub struct NotACallback;
 impl Ledger {
     /// An empty ledger for the orders of `workload`. Its clock starts now.
     pub fn new(workload: Arc<Workload>, signatures: Signatures) -> Self {
-        let pairs = Mutex::new(Pairs::new(workload, signatures.new_counts()));
+        let recording = Recording::new(Instant::now());
+        let pairs = Pairs::new(workload, signatures.new_counts(), recording.clone());
         Self {
             shared: Arc::new(Shared {
-                pairs,
+                pairs: Mutex::new(pairs),
                 signatures,
+                recording,
                 settled: Notify::new(),
             }),
         }
     }
 
-    /// Discards all jobs and starts a new run with the orders of `workload`.
+    /// Discards all jobs and the recording, and starts a new run with the orders of `workload`.
     pub fn start_over(&self, workload: Arc<Workload>) {
-        *self.pairs() = Pairs::new(workload, self.shared.signatures.new_counts());
+        let (counts, recording) = (self.shared.signatures.new_counts(), self.recording());
+        let mut pairs = self.pairs();
+        recording.start_over(Instant::now());
+        *pairs = Pairs::new(workload, counts, recording.clone());
+    }
+
+    /// The time series of the run: of its completed jobs, and of the requests that led to them.
+    pub fn recording(&self) -> &Recording {
+        &self.shared.recording
     }
 
     /// The duration of each report without any queueing.
@@ -127,6 +140,11 @@ impl Ledger {
     /// The statistics so far. Pending jobs count as lost.
     pub fn summary(&self) -> JobSummary {
         self.pairs().summary()
+    }
+
+    /// The distribution of the times to completion of correct jobs.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        self.pairs().buckets()
     }
 
     fn update(&self, update: impl FnOnce(&mut Pairs)) {

@@ -7,7 +7,7 @@
 //! * [`listen`], [`receiver`], [`ledger`]: the callback listener, and the pairing of each callback
 //!   with its `202`.
 //! * [`signatures`]: the check of callback signatures.
-//! * [`latency`], [`deviation`], [`answers`]: the statistics, free of I/O.
+//! * [`latency`], [`deviation`], [`answers`], [`series`]: the statistics, free of I/O.
 //! * [`report`]: results as text, tables, JSON and CSV.
 //! * [`layout`], [`output`]: text on standard output, as wide as its terminal.
 
@@ -31,6 +31,7 @@ mod progress;
 pub mod receiver;
 pub mod report;
 pub mod requester;
+pub mod series;
 pub mod signatures;
 pub mod sink;
 pub mod storm;

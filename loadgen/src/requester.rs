@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use crate::{
     answers::{AnswerSummary, Answers, RequestFailure},
     client::Api,
+    latency::Bucket,
     ledger::{Accepted, Ledger},
+    series::Outcome,
     workload::Workload,
 };
 
@@ -28,8 +30,8 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// A requester that records accepted jobs in `ledger`; `/sync` creates none. The deadline of an
-    /// answer is `timeout` after its request was due.
+    /// A requester that records accepted jobs in `ledger`, and every request in its recording;
+    /// `/sync` creates no jobs. The deadline of an answer is `timeout` after its request was due.
     pub fn new(
         api: Api,
         mode: Mode,
@@ -53,25 +55,37 @@ impl Requester {
     /// Latency is measured from `due`, not from the send, so that a slow API can't hide its latency
     /// by delaying the client (coordinated omission).
     pub async fn request(&self, number: usize, due: Instant) -> Option<RequestId> {
+        let recording = self.ledger.recording();
+        recording.offered(due, Some(Instant::now()));
         let body = self.workload.order(number).body();
         // The deadline counts from `due` too: a request that was sent late gets no more time.
         let answer = self.api.submit(self.mode, body, due + self.timeout).await;
         // Measured before the check, whose time is this program's own.
-        let latency = due.elapsed();
+        let at = Instant::now();
+        let latency = at.saturating_duration_since(due);
         let checked = answer.and_then(|body| self.check(&body, number, due));
         let id = checked.as_ref().ok().copied().flatten();
+        if let Some(outcome) = Outcome::of(&checked) {
+            recording.answered(at, outcome, latency);
+        }
         self.record(checked.map(drop), latency);
         id
     }
 
-    /// Counts a request that was due but not sent.
-    pub fn skip(&self) {
+    /// Counts a request that was due at `due` but not sent.
+    pub fn skip(&self, due: Instant) {
+        self.ledger.recording().offered(due, None);
         self.record(Err(RequestFailure::NotSent), Duration::ZERO);
     }
 
     /// The statistics of the first `requests` requests.
     pub fn summary(&self, requests: u64) -> AnswerSummary {
         self.answers().summary(requests)
+    }
+
+    /// The distribution of the latencies of successful requests.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        self.answers().buckets()
     }
 
     fn record(&self, answer: Result<(), RequestFailure>, latency: Duration) {

@@ -23,8 +23,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::completion::Completion;
 use self::{completion::CompletionTracker, pace::Pace};
 use crate::{
-    answers::AnswerSummary, cli::StormOptions, client::Api, ledger::JobSummary, progress,
-    requester::Requester, signatures::Signatures, workload::Workload,
+    answers::AnswerSummary, cli::StormOptions, client::Api, latency::Distribution,
+    ledger::JobSummary, progress, requester::Requester, series::Series, signatures::Signatures,
+    workload::Workload,
 };
 
 /// The number of different reports in a storm: enough to detect mixed-up results, few enough to
@@ -63,6 +64,10 @@ pub struct StormResult {
     pub completion: Option<Completion>,
     /// The accepted jobs; none for `/sync`.
     pub jobs: Option<JobSummary>,
+    /// The run over time.
+    pub series: Series,
+    /// The distributions of latencies and times to completion.
+    pub distribution: Distribution,
 }
 
 impl StormResult {
@@ -163,7 +168,7 @@ impl Storm {
         // Over the limit, a request is dropped and not delayed: the rate of an open load model must
         // not depend on the API's answers.
         if self.requests.len() >= self.in_flight {
-            self.requester.skip();
+            self.requester.skip(due);
             return;
         }
         let storm = Arc::clone(self);
@@ -203,6 +208,11 @@ impl Storm {
             completion: self.tracker.completion(),
             jobs: (options.mode == Mode::Async).then_some(jobs),
             answers,
+            series: self.tracker.ledger.recording().series(),
+            distribution: Distribution {
+                answer: self.requester.buckets(),
+                completion: self.tracker.ledger.buckets(),
+            },
         }
     }
 }

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     deviation::Deviations,
-    latency::Latencies,
+    latency::{Bucket, Latencies},
+    series::Recording,
     signatures::{SignatureCheck, SignatureCounts},
     workload::Workload,
 };
@@ -34,6 +35,7 @@ pub(super) struct Pairs {
     time_to_completion: Latencies,
     deviations: Deviations,
     last_right: Instant,
+    recording: Recording,
 }
 
 /// What is known about one job.
@@ -73,8 +75,12 @@ struct Counts {
 }
 
 impl Pairs {
-    /// No jobs. The counts in `signatures` must be zero.
-    pub(super) fn new(workload: Arc<Workload>, signatures: SignatureCounts) -> Self {
+    /// No jobs. The counts in `signatures` must be zero. Completed jobs are also told `recording`.
+    pub(super) fn new(
+        workload: Arc<Workload>,
+        signatures: SignatureCounts,
+        recording: Recording,
+    ) -> Self {
         let started = Instant::now();
         Self {
             workload,
@@ -86,6 +92,7 @@ impl Pairs {
             time_to_completion: Latencies::default(),
             deviations: Deviations::default(),
             last_right: started,
+            recording,
         }
     }
 
@@ -201,6 +208,7 @@ impl Pairs {
     ) {
         self.counts.right += 1;
         self.time_to_completion.record(took);
+        self.recording.completed(at, took);
         if let Some(expected_at) = expected_at {
             self.deviations.record(expected_at, ended_at);
         }
@@ -232,6 +240,11 @@ impl Pairs {
             .iter()
             .find(|(_, job)| matches!(job, JobState::Pending(_)));
         pending.map(|(id, _)| *id)
+    }
+
+    /// The distribution of the times to completion.
+    pub(super) fn buckets(&self) -> Vec<Bucket> {
+        self.time_to_completion.buckets()
     }
 
     /// The statistics so far.

@@ -52,17 +52,17 @@ pub fn verdict(result: &DemoResult) -> Vec<String> {
 
 fn outcome(result: &DemoResult) -> String {
     if result.interrupted {
-        let answers = result.sync.unanswered() + result.ack.unanswered();
+        let answers = result.sync.answers.unanswered() + result.ack.answers.unanswered();
         format!(
             "interrupted: {answers} answers and {} callbacks were not awaited",
             result.jobs.not_awaited
         )
     } else if result.passed() {
         "passed: every job was delivered, with the right result".to_owned()
-    } else if result.sync.failed.wrong_answer > 0 {
+    } else if result.sync.answers.failed.wrong_answer > 0 {
         format!(
             "failed: {} wrong answers of /sync",
-            result.sync.failed.wrong_answer
+            result.sync.answers.failed.wrong_answer
         )
     } else {
         "failed: not every job was delivered, with the right result".to_owned()
@@ -74,8 +74,8 @@ fn times(result: &DemoResult, width: u16) -> String {
     let jobs = &result.jobs;
     let not_ok: u64 = job_failures(jobs).iter().map(|(_, count)| count).sum();
     let rows = [
-        answers_row("sync", &result.sync),
-        answers_row("async", &result.ack),
+        answers_row("sync", &result.sync.answers),
+        answers_row("async", &result.ack.answers),
         row("callback", jobs.right, not_ok, jobs.time_to_completion),
     ];
     table(width, header, rows)
@@ -112,10 +112,10 @@ fn details(result: &DemoResult) -> Vec<String> {
     let not_ok = |what: &str, kinds: Option<String>| Some(format!("{what} not ok: {}", kinds?));
     let repeated = result.jobs.repeated;
     [
-        not_ok("sync", kinds(&result.sync.failed)),
-        first_failure("sync", &result.sync),
-        not_ok("async", kinds(&result.ack.failed)),
-        first_failure("async", &result.ack),
+        not_ok("sync", kinds(&result.sync.answers.failed)),
+        first_failure("sync", &result.sync.answers),
+        not_ok("async", kinds(&result.ack.answers.failed)),
+        first_failure("async", &result.ack.answers),
         not_ok("callback", listed(job_failures(&result.jobs))),
         deviation(&result.jobs),
         (repeated > 0).then(|| format!("{repeated} repeated callbacks, which is allowed")),
@@ -137,7 +137,7 @@ fn sync_verdict(result: &DemoResult) -> String {
         failed,
         latency,
         ..
-    } = &result.sync;
+    } = &result.sync.answers;
     let overload = failed.timeout + failed.refused;
     let others = failed.total() - overload;
     let p95 = latency.map_or_else(
@@ -153,13 +153,13 @@ fn sync_verdict(result: &DemoResult) -> String {
 }
 
 fn ack_verdict(result: &DemoResult) -> String {
-    if result.ack.requests == 0 {
+    if result.ack.answers.requests == 0 {
         return "async:    interrupted before its first request".to_owned();
     }
-    let Some(ack) = result.ack.latency else {
+    let Some(ack) = result.ack.answers.latency else {
         return format!(
             "async:    none of {} requests was acknowledged",
-            result.ack.requests
+            result.ack.answers.requests
         );
     };
     let target = if ack.p95 <= ACK_TARGET {
@@ -167,7 +167,7 @@ fn ack_verdict(result: &DemoResult) -> String {
     } else {
         "over"
     };
-    let comparison = match result.sync.latency {
+    let comparison = match result.sync.answers.latency {
         Some(sync) if sync.p95 >= ack.p95 * 2 => {
             let times = sync.p95.as_secs_f64() / ack.p95.as_secs_f64();
             format!("; sync's is {times:.0} times that")
@@ -190,7 +190,7 @@ fn callback_verdict(result: &DemoResult) -> String {
         wrong,
         ..
     } = result.jobs;
-    let requests = result.ack.requests;
+    let requests = result.ack.answers.requests;
     if result.interrupted {
         return format!("callback: {right} of {accepted} correct, {not_awaited} not awaited");
     }

@@ -91,6 +91,15 @@ async fn a_demo_that_passes_exits_with_0_and_writes_its_result() {
         (&3.into(), &0.into())
     );
     assert_eq!(json["jobs"]["ideal_ms"], 10.0);
+    for side in [&json["sync"], &json["async"]] {
+        let first = &side["series"]["points"][0];
+        assert_eq!(
+            (&side["series"]["interval_ms"], &first["offered"]),
+            (&100.into(), &3.into()),
+            "{side}"
+        );
+        assert!(side["distribution"]["answer"][0][1].is_u64(), "{side}");
+    }
     for latency in [
         &json["sync"]["latency"],
         &json["jobs"]["time_to_completion"],

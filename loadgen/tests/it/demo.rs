@@ -62,7 +62,15 @@ async fn it_passes_if_every_job_is_correct_even_with_early_and_repeated_callback
         ),
         (4, 1, 0)
     );
-    assert_eq!((result.sync.ok, result.ack.ok), (4, 4));
+    assert_eq!((result.sync.answers.ok, result.ack.answers.ok), (4, 4));
+    for (side, completed) in [(&result.sync, 0), (&result.ack, 4)] {
+        // All were due at the start, and the clock of each side starts with it.
+        assert_eq!(side.series.points[0].offered, 4);
+        let points = &side.series.points;
+        assert_eq!(points.iter().map(|it| it.completed).sum::<u64>(), completed);
+        let buckets = &side.distribution.completion;
+        assert_eq!(buckets.iter().map(|it| it.count).sum::<u64>(), completed);
+    }
     assert!(text.contains("4 of 4 correct"), "{text}");
     assert!(text.contains("with 0 of 4 timed out or refused"), "{text}");
     assert!(text.contains("signed:   all 5 verified"), "{text}");
@@ -177,8 +185,8 @@ async fn a_wrong_sync_report_fails_it() {
     assert!(!result.passed());
     assert_eq!(
         (
-            result.sync.ok,
-            result.sync.failed.wrong_answer,
+            result.sync.answers.ok,
+            result.sync.answers.failed.wrong_answer,
             result.jobs.right
         ),
         (2, 2, 4)
@@ -197,9 +205,9 @@ async fn refused_sync_requests_are_counted_separately_and_shown_in_the_verdict()
         result.passed(),
         "refused sync requests must not fail the demo: {text}"
     );
-    let failed = result.sync.failed;
+    let failed = result.sync.answers.failed;
     assert_eq!(
-        (result.sync.ok, failed.refused, failed.other_status),
+        (result.sync.answers.ok, failed.refused, failed.other_status),
         (1, 2, 1)
     );
     assert!(
@@ -216,7 +224,13 @@ async fn refused_sync_requests_are_counted_separately_and_shown_in_the_verdict()
 async fn without_a_successful_sync_request_there_is_no_p95() {
     let (result, text) = demo("--timeout 300ms --patience 200ms", |_, _| Act::Hangs).await;
     assert!(!result.passed());
-    assert_eq!((result.sync.failed.timeout, result.sync.latency), (4, None));
+    assert_eq!(
+        (
+            result.sync.answers.failed.timeout,
+            result.sync.answers.latency
+        ),
+        (4, None)
+    );
     assert!(
         text.contains("no successful answer, with 4 of 4 timed out or refused"),
         "{text}"
@@ -237,7 +251,7 @@ async fn a_job_that_is_not_accepted_fails_it() {
     .await;
     assert!(!result.passed());
     assert_eq!(
-        (result.ack.ok, result.jobs.right, result.jobs.lost),
+        (result.ack.answers.ok, result.jobs.right, result.jobs.lost),
         (2, 2, 0)
     );
     assert!(text.contains("2 of 4 correct; 2 not accepted"), "{text}");

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use storm_loadgen::{
     Cli,
     cli::{Command, StormOptions},
+    latency::Bucket,
     report,
+    series::Point,
     signatures::Signatures,
     storm::{self, Completion, StormResult},
 };
@@ -72,6 +74,27 @@ async fn an_async_storm_pairs_every_callback_and_counts_refusals_separately() {
         (29, 29, 0, 1)
     );
     assert!(jobs.completed_per_s > 0.0 && jobs.lateness.is_some());
+    let total = |of: fn(&Point) -> u64| result.series.points.iter().map(of).sum::<u64>();
+    assert_eq!(
+        (
+            total(|it| it.offered),
+            total(|it| it.sent),
+            total(|it| it.ok)
+        ),
+        (40, 40, 29)
+    );
+    assert_eq!(
+        (
+            total(|it| it.refused),
+            total(|it| it.failed),
+            total(|it| it.completed)
+        ),
+        (10, 1, 29)
+    );
+    assert_eq!(result.series.points.last().unwrap().in_flight, 0);
+    let count = |buckets: &[Bucket]| buckets.iter().map(|it| it.count).sum::<u64>();
+    assert_eq!(count(&result.distribution.answer), 29);
+    assert_eq!(count(&result.distribution.completion), 29);
     assert!(!result.passed(), "an unexpected status must fail the storm");
     let text = report::storm::render(&result, 80);
     assert!(text.contains("40 offered, 40 sent, 29 ok"), "{text}");
@@ -232,6 +255,10 @@ async fn a_request_over_the_limit_in_flight_is_counted_as_not_sent() {
     );
     assert!(failed.timeout >= 1 && failed.not_sent >= 1, "{failed:?}");
     assert_eq!(result.sent, failed.timeout);
+    let points = &result.series.points;
+    assert_eq!(points.iter().map(|it| it.offered).sum::<u64>(), 40);
+    assert_eq!(points.iter().map(|it| it.sent).sum::<u64>(), result.sent);
+    assert_eq!(points.iter().map(|it| it.failed).sum::<u64>(), result.sent);
 }
 
 /// Client and API share one thread, so the client can't send while the API stalls. Requests that
