@@ -10,6 +10,9 @@ pub const SCRIPT: &str = include_str!("../assets/uplot/uPlot.iife.min.js");
 /// Its style sheet.
 pub const STYLE: &str = include_str!("../assets/uplot/uPlot.min.css");
 
+/// Its licence, which a page that contains the script must contain, too.
+pub const LICENSE: &str = include_str!("../assets/uplot/LICENSE");
+
 #[cfg(test)]
 mod tests {
     use super::{SCRIPT, STYLE};
