@@ -4,19 +4,23 @@ use std::{fs::File, io::BufReader, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
+use serde::Serialize;
 use storm_shared::shutdown;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     chaos::{self, history::Record, tether},
-    cli::{ChaosOptions, CheckOptions, Command, DemoOptions, ReceiveOptions, StormOptions},
+    cli::{
+        ChaosOptions, CheckOptions, Command, DemoOptions, ReceiveOptions, ReportOptions,
+        StormOptions,
+    },
     demo,
     layout::Layout,
     output,
     report::{
         self,
-        export::{CsvFile, JsonFile, check_distinct, write_json},
+        export::{CsvFile, HtmlFile, JsonFile, check_distinct, document, write_json},
     },
     signatures::Signatures,
     sink, storm,
@@ -37,6 +41,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Demo(options) => show_demo(&options, Session::start()?).await,
         Command::Storm(options) => show_storm(&options, Session::start()?).await,
+        Command::Report(options) => show_report(&options),
         Command::Receive(options) => show_received(&options, Session::start()?).await,
         Command::Chaos(options) => show_chaos(&options, Session::start()?).await,
         Command::Check(options) => show_check(&options),
@@ -69,7 +74,12 @@ impl Session {
 
 async fn show_demo(options: &DemoOptions, session: Session) -> Result<ExitCode> {
     // Before the run, so that a wrong path costs none.
+    check_distinct(&[
+        ("--json", options.json.as_deref()),
+        ("--html", options.html.as_deref()),
+    ])?;
     let json = options.json.as_deref().map(JsonFile::prepare).transpose()?;
+    let html = options.html.as_deref().map(HtmlFile::prepare).transpose()?;
     let demo = demo::run(options, session.signatures, &session.shutdown);
     let Some(result) = demo.await? else {
         return not_started();
@@ -78,15 +88,22 @@ async fn show_demo(options: &DemoOptions, session: Session) -> Result<ExitCode> 
     let printed = output::print(&report::demo::render(&result, width()));
     // Written also if the text could not be printed.
     let saved = json.map_or(Ok(()), |json| json.write("demo", passed, &result));
+    let reported = write_report(html.as_ref(), "demo", passed, &result);
     printed?;
     saved?;
+    reported?;
     Ok(exit_code(passed, result.interrupted))
 }
 
 async fn show_storm(options: &StormOptions, session: Session) -> Result<ExitCode> {
-    check_distinct(options.json.as_deref(), options.csv.as_deref())?;
+    check_distinct(&[
+        ("--json", options.json.as_deref()),
+        ("--csv", options.csv.as_deref()),
+        ("--html", options.html.as_deref()),
+    ])?;
     let json = options.json.as_deref().map(JsonFile::prepare).transpose()?;
     let csv = options.csv.as_deref().map(CsvFile::prepare).transpose()?;
+    let html = options.html.as_deref().map(HtmlFile::prepare).transpose()?;
     let storm = storm::run(options, session.signatures, &session.shutdown);
     let Some(result) = storm.await? else {
         return not_started();
@@ -95,10 +112,30 @@ async fn show_storm(options: &StormOptions, session: Session) -> Result<ExitCode
     let printed = output::print(&report::storm::render(&result, width()));
     let saved = json.map_or(Ok(()), |json| json.write("storm", passed, &result));
     let appended = csv.map_or(Ok(()), |csv| csv.append(&result));
+    let reported = write_report(html.as_ref(), "storm", passed, &result);
     printed?;
     saved?;
     appended?;
+    reported?;
     Ok(exit_code(passed, result.interrupted))
+}
+
+/// Writes the report of a run, if one is wanted.
+fn write_report(
+    html: Option<&HtmlFile>,
+    command: &str,
+    passed: bool,
+    result: &impl Serialize,
+) -> Result<()> {
+    let Some(html) = html else { return Ok(()) };
+    // By way of JSON, so that a report is the same if it is made later.
+    html.write(&report::html::page(&[document(command, passed, result)?])?)
+}
+
+fn show_report(options: &ReportOptions) -> Result<ExitCode> {
+    let html = HtmlFile::prepare(&options.html)?;
+    html.write(&report::html::page_of_files(&options.results)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn show_received(options: &ReceiveOptions, session: Session) -> Result<ExitCode> {
@@ -108,6 +145,7 @@ async fn show_received(options: &ReceiveOptions, session: Session) -> Result<Exi
 }
 
 async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode> {
+    let html = options.html.as_deref().map(HtmlFile::prepare).transpose()?;
     let chaos = chaos::run(options, session.signatures, &session.shutdown);
     let Some(run) = chaos.await? else {
         return not_started();
@@ -115,6 +153,7 @@ async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode
     let (result, passed) = (&run.result, run.result.passed());
     let printed = output::print(&report::chaos::render(result, &run.records, width()));
     let saved = write_json(&options.dir.join("result.json"), "chaos", passed, result);
+    let reported = write_report(html.as_ref(), "chaos", passed, result);
     let kept = if options.keep || !(passed || result.interrupted) {
         keep_history(&run.records, &options.history())
     } else {
@@ -122,6 +161,7 @@ async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode
     };
     printed?;
     saved?;
+    reported?;
     kept?;
     Ok(exit_code(passed, result.interrupted))
 }

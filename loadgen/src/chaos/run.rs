@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     checker::{Verdict, check},
+    course::Course,
     endpoint::Endpoint,
     engine::Engine,
     faults::{FaultInjector, InjectedFaults},
@@ -86,6 +87,8 @@ pub struct ChaosResult {
     pub violations: Vec<String>,
     /// The verdict on the history.
     pub verdict: Verdict,
+    /// What was accepted, delivered and broken when.
+    pub course: Course,
 }
 
 impl ChaosResult {
@@ -159,6 +162,7 @@ pub async fn run(
             interrupted,
             violations: harness.violations,
             verdict,
+            course: Course::of(&records),
         },
         records,
     }))

@@ -47,6 +47,10 @@ pub struct ChaosOptions {
     /// The workers' lease: 500ms to 30s
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = lease)]
     pub lease: Duration,
+    /// Write a report with plots to this file, as HTML that loads nothing; an earlier report is
+    /// replaced, another file is not
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Keep history.jsonl even if the run passed
     #[arg(long)]
     pub keep: bool,

@@ -1,4 +1,4 @@
-//! The options of `demo`, `storm` and `receive`.
+//! The options of `demo`, `storm`, `report` and `receive`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -98,6 +98,10 @@ pub struct DemoOptions {
     /// Write the result to this file as JSON; an earlier result is replaced, another file is not
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a report with plots to this file, as HTML that loads nothing; an earlier report is
+    /// replaced, another file is not
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// The options of `storm`.
@@ -150,6 +154,10 @@ pub struct StormOptions {
     /// Write the result to this file as JSON; an earlier result is replaced, another file is not
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a report with plots to this file, as HTML that loads nothing; an earlier report is
+    /// replaced, another file is not
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Append one line to this CSV file; a new file also gets a header, and a file with other
     /// columns is refused
     #[arg(long, value_name = "FILE")]
@@ -188,6 +196,18 @@ impl StormOptions {
         }
         Ok(())
     }
+}
+
+/// The options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportOptions {
+    /// The file to write: HTML that loads nothing; an earlier report is replaced, another file is
+    /// not
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+    /// Results that --json has written: one, or those of several storms, such as at several rates
+    #[arg(value_name = "RESULT", required = true)]
+    pub results: Vec<PathBuf>,
 }
 
 /// The options of `receive`.

@@ -1,38 +1,48 @@
-//! Result files: a JSON document with the whole result, and a CSV line for each storm of a series.
+//! Result files: a JSON document with the whole result, a CSV line for each storm of a series, and
+//! a report in HTML.
 //!
-//! Both are tried before the run, so that a wrong path costs no run, and both leave a file alone
-//! that is not theirs. If a file can't be written at the end, its text goes to standard output.
+//! All are tried before the run, so that a wrong path costs no run, and all leave a file alone that
+//! is not theirs. If a JSON or CSV file can't be written at the end, its text goes to standard
+//! output.
 //!
-//! * [`JsonFile`]: replaced as a whole, by a rename.
+//! * [`JsonFile`], [`HtmlFile`]: replaced as a whole, by a rename.
 //! * [`CsvFile`]: grows by one line.
-//! * `place`: what both check before the run, and how both write to a stream.
+//! * `place`: what all check before the run, and how they write.
 
 mod csv;
+mod html;
 mod json;
 mod place;
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail};
 
 pub use self::{
     csv::CsvFile,
-    json::{JsonFile, write_json},
+    html::HtmlFile,
+    json::{JsonFile, document, write_json},
 };
 use crate::output;
 
-/// Refuses one file for both results.
+/// Refuses one file for two results. Each has the name of its option.
 ///
 /// # Errors
-/// Both options name the same file.
-pub fn check_distinct(json: Option<&Path>, csv: Option<&Path>) -> Result<()> {
-    if let Some((json, csv)) = json.zip(csv) {
-        let same = place::absolute(json)? == place::absolute(csv)?;
-        ensure!(
-            !same,
-            "--json and --csv name the same file, {}; give each its own",
-            json.display()
-        );
+/// Two options name the same file.
+pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<()> {
+    let given = files
+        .iter()
+        .filter_map(|(option, file)| Some((*option, (*file)?)));
+    let mut earlier = HashMap::new();
+    for (option, file) in given {
+        let path = place::absolute(file);
+        let path = path.with_context(|| format!("{option} {}", file.display()))?;
+        if let Some(other) = earlier.insert(path, option) {
+            bail!(
+                "{other} and {option} name the same file, {}; give each its own",
+                file.display()
+            );
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `--json` and `--csv`: tried before the run, and never at the cost of another file.
+//! `--json`, `--csv` and `--html`: tried before the run, and never at the cost of another file.
 
 use std::{
     fs,
@@ -60,7 +60,7 @@ async fn a_result_file_that_can_not_be_written_is_refused_before_the_first_reque
         #[cfg(target_os = "linux")]
         ("/proc/result", "no temporary file can be created in /proc"),
     ] {
-        for option in ["--json", "--csv"] {
+        for option in ["--json", "--csv", "--html"] {
             let output = output(storm(&api, &[option, &path(name)])).await;
             let error = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(1), "{option} {name}: {error}");
@@ -76,15 +76,22 @@ async fn a_result_file_that_can_not_be_written_is_refused_before_the_first_reque
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_file_for_both_results_is_refused() {
+async fn one_file_for_two_results_is_refused() {
     let api = FakeApi::start(|_| panic!("no request may be sent")).await;
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("result");
     let (path, again) = (path.to_str().unwrap(), folder.path().join("./result"));
-    let command = storm(&api, &["--json", path, "--csv", again.to_str().unwrap()]);
-    let output = output(command).await;
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("name the same file"), "{error}");
+    for [one, other] in [
+        ["--json", "--csv"],
+        ["--json", "--html"],
+        ["--csv", "--html"],
+    ] {
+        let command = storm(&api, &[one, path, other, again.to_str().unwrap()]);
+        let output = output(command).await;
+        let error = String::from_utf8(output.stderr).unwrap();
+        let same = format!("{one} and {other} name the same file");
+        assert!(error.contains(&same), "{error}");
+    }
     assert!(names(folder.path()).is_empty());
 }
 
@@ -123,14 +130,15 @@ async fn an_earlier_result_is_replaced_as_a_whole_and_only_by_a_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_may_go_to_a_pipe() {
     let api = FakeApi::start(|_| Act::Right).await;
-    for option in ["--json", "--csv"] {
+    for (option, contents) in [
+        ("--json", "\"mode\": \"sync\""),
+        ("--csv", "\nmode,rate,"),
+        ("--html", "\n<!doctype html>\n"),
+    ] {
         let output = ok(storm(&api, &[option, "/dev/stdout"])).await;
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("passed: 2 of 2"), "{text}");
-        assert!(
-            text.contains("\"mode\": \"sync\"") || text.contains("\nmode,rate,"),
-            "{text}"
-        );
+        assert!(text.contains(contents), "{option}: {text}");
     }
 }
 

@@ -14,6 +14,7 @@ mod files;
 mod interrupts;
 mod process;
 mod receivers;
+mod report;
 mod storm;
 mod storm_handlers;
 mod terminal;

@@ -1,18 +1,16 @@
 //! A result as a JSON document.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::{Timestamp, Unit};
 use serde::Serialize;
 
 use super::{
     or_print,
-    place::{Place, Temporary, beginning, write_stream},
+    place::{Place, Temporary, beginning, replace, write_stream},
 };
+use crate::machine::Machine;
 
 /// Enough for the first field of a document.
 const BEGINNING: u64 = 64;
@@ -24,6 +22,9 @@ const COMMANDS: [&str; 3] = ["demo", "storm", "chaos"];
 struct Document<'a, T> {
     command: &'a str,
     passed: bool,
+    /// When it was made, to the second.
+    written_at: Timestamp,
+    machine: Machine,
     #[serde(flatten)]
     result: &'a T,
 }
@@ -83,10 +84,17 @@ pub fn write_json(file: &Path, command: &str, passed: bool, result: &impl Serial
     JsonFile { path, place }.write(command, passed, result)
 }
 
-fn document(command: &str, passed: bool, result: &impl Serialize) -> Result<String> {
+/// The JSON document of a result. Ends with a newline.
+///
+/// # Errors
+/// The result can't be serialised.
+pub fn document(command: &str, passed: bool, result: &impl Serialize) -> Result<String> {
+    let now = Timestamp::now();
     let json = serde_json::to_string_pretty(&Document {
         command,
         passed,
+        written_at: now.round(Unit::Second).unwrap_or(now),
+        machine: Machine::read(),
         result,
     })?;
     Ok(json + "\n")
@@ -99,15 +107,6 @@ fn is_result(beginning: &[u8]) -> bool {
         .collect();
     let begins_with = |command| text.starts_with(&format!("{{\"command\":\"{command}\""));
     text.is_empty() || COMMANDS.into_iter().any(begins_with)
-}
-
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let temporary = Temporary::beside(path)?;
-    if let Ok(earlier) = fs::metadata(path) {
-        temporary.file.set_permissions(earlier.permissions())?;
-    }
-    (&temporary.file).write_all(text.as_bytes())?;
-    temporary.replace(path)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// More than a result takes, in bytes.
-const ROOM: usize = 512 * 1024;
+const ROOM: usize = 2 * 1024 * 1024;
 
 /// What is at a path.
 #[derive(Debug)]
@@ -114,6 +114,16 @@ pub(super) fn beginning(path: &Path, bytes: u64) -> Result<Vec<u8>> {
     let mut found = Vec::new();
     File::open(path)?.take(bytes).read_to_end(&mut found)?;
     Ok(found)
+}
+
+/// Writes a file that replaces an earlier one, with its permissions.
+pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
+    let temporary = Temporary::beside(path)?;
+    if let Ok(earlier) = fs::metadata(path) {
+        temporary.file.set_permissions(earlier.permissions())?;
+    }
+    (&temporary.file).write_all(text.as_bytes())?;
+    temporary.replace(path)
 }
 
 /// A new file beside another, in the same file system. It is removed when dropped.
