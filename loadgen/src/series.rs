@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     answers::RequestFailure,
-    latency::{Percentiles, SmallLatencies, as_millis},
+    latency::{Percentiles, SmallLatencies},
 };
 
 /// The most points of a series. When a run gets longer, neighbours are merged and the interval

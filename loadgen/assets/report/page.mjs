@@ -58,7 +58,12 @@ function axis(unit, more) {
   };
 }
 
-const wide = (_, texts) => (texts == null ? 40 : widest(texts) + 14);
+// The width of the axis on the left. Where time is the same, it begins at the same place.
+function leftAxis(plot) {
+  const lanes = plot.together ? plots.filter((it) => it.together === plot.together) : [];
+  const names = lanes.flatMap((it) => it.lanes ?? []);
+  return (_, texts) => widest([...names, ...(texts ?? ["10 ms"])]) + 14;
+}
 
 const DASHES = { sync: [8, 3], async: [], callback: [2, 3], bad: [8, 3, 2, 3], neutral: [4, 4] };
 const WIDTHS = { thin: 1.25, medium: 2, thick: 3 };
@@ -103,7 +108,7 @@ function linesOf(place, plot) {
     },
     axes: [
       axis(x.unit, { size: 30, space: 64 }),
-      axis(y.unit, { size: wide, space: y.log ? 22 : 36 }),
+      axis(y.unit, { size: leftAxis(plot), space: y.log ? 22 : 36 }),
     ],
     series: [
       {},
@@ -192,7 +197,7 @@ function lanesOf(place, plot) {
     axes: [
       axis("seconds", { size: 30, space: 64 }),
       axis("count", {
-        size: () => widest(plot.lanes) + 14,
+        size: leftAxis(plot),
         splits: () => plot.lanes.map((_, lane) => lanes - 1 - lane),
         values: () => plot.lanes,
         grid: { stroke: () => color("rule"), width: 1, dash: [2, 4] },
@@ -237,7 +242,7 @@ function bars(u, plot) {
   ctx.restore();
 }
 
-// What was broken at the cursor, and the last three faults before if nothing was.
+// What was broken at the cursor.
 function readFaults(place, plot, u) {
   const line = document.getElementById(`readout-${place.dataset.plot}`);
   const { left } = u.cursor;

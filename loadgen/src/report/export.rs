@@ -14,7 +14,7 @@ mod html;
 mod json;
 mod place;
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -25,24 +25,21 @@ pub use self::{
 };
 use crate::output;
 
-/// Refuses one file for two results. Each has the name of its option.
+/// Refuses one file for two results. Each option is given with its file.
 ///
 /// # Errors
 /// Two options name the same file.
 pub fn check_distinct(files: &[(&str, Option<&Path>)]) -> Result<()> {
-    let given = files
-        .iter()
-        .filter_map(|(option, file)| Some((*option, (*file)?)));
-    let mut earlier = HashMap::new();
-    for (option, file) in given {
+    let mut earlier = Vec::new();
+    for (option, file) in files {
+        let Some(file) = file else { continue };
         let path = place::absolute(file);
         let path = path.with_context(|| format!("{option} {}", file.display()))?;
-        if let Some(other) = earlier.insert(path, option) {
-            bail!(
-                "{other} and {option} name the same file, {}; give each its own",
-                file.display()
-            );
+        if let Some((other, _)) = earlier.iter().find(|(_, it)| *it == path) {
+            let file = file.display();
+            bail!("{other} and {option} name the same file, {file}; give each its own");
         }
+        earlier.push((option, path));
     }
     Ok(())
 }

@@ -46,15 +46,17 @@ BLANK = """
 OVERFLOW = "return document.documentElement.scrollWidth - innerWidth;"
 
 # How much of the page moved after it was first drawn: 0 is nothing.
-SHIFTS = """
-    return performance.getEntriesByType("layout-shift").concat(window.shifts ?? [])
-        .reduce((sum, it) => sum + it.value, 0);
-"""
 WATCH_SHIFTS = """
-    window.shifts = [];
-    new PerformanceObserver((list) => window.shifts.push(...list.getEntries()))
-        .observe({ type: "layout-shift", buffered: true });
+    window.shifted = { frames: 0, sum: 0 };
+    const observer = new PerformanceObserver((list) => {
+        for (const { value } of list.getEntries()) window.shifted.sum += value;
+    });
+    observer.observe({ type: "layout-shift", buffered: true });
+    const frame = () => { window.shifted.frames += 1; requestAnimationFrame(frame); };
+    frame();
 """
+# After some frames, of which the observer has been told.
+SHIFTS = "return window.shifted.frames > 5 && [window.shifted.sum];"
 
 # Text that is cut off in its box: what is wider than the box and can't be scrolled.
 CUT = """
@@ -68,6 +70,8 @@ FOCUSABLE = """
     const all = [...document.querySelectorAll("a[href],button,summary,[tabindex='0']")];
     return all.filter((it) => it.checkVisibility({ visibilityProperty: true })).length;
 """
+# What the plot with the cursor says of it.
+READOUT = "return document.querySelector('.plot-area:has(.legend) .axis.x span').textContent;"
 WATCH_FOCUS = """
     window.focused = new Set();
     window.unmarked = [];
@@ -107,8 +111,12 @@ def view(browser, report, theme, width, png):
     browser.show_as(theme, width)
     browser.open(report.absolute().as_uri())
     browser.until(DRAWN)
-    browser.run(WATCH_SHIFTS)
     problems = []
+    browser.run(WATCH_SHIFTS)
+    # Before the screenshot, for which the browser makes the window as high as the page.
+    (shifted,) = browser.until(SHIFTS)
+    if shifted > 0.01:
+        problems.append(f"the layout moved by {shifted}")
     blank = browser.run(BLANK)
     if blank:
         problems.append(f"blank plots: {blank}")
@@ -120,9 +128,6 @@ def view(browser, report, theme, width, png):
         problems.append(f"text is cut off: {cut}")
     browser.screenshot(png)
     problems += keyboard(browser)
-    shifted = browser.run(SHIFTS)
-    if shifted > 0.01:
-        problems.append(f"the layout moved by {shifted}")
     problems += [f"console: {entry}" for entry in browser.console()]
     elsewhere = [url for url in browser.requests() if not url.startswith(("file:", "data:"))]
     if elsewhere:
@@ -146,7 +151,7 @@ def keyboard(browser):
         return problems
     browser.run("document.querySelector('.plot-area:has(.legend) .plot').focus()")
     browser.press(ARROW_RIGHT)
-    if not browser.run("return document.querySelector('.legend .at').textContent"):
+    if not browser.run(READOUT):
         problems.append("the arrow keys do not move the cursor of a plot")
     pressed = "return document.querySelector('.legend button').ariaPressed"
     before = browser.run(pressed)

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 
 # How long a page may take for what a test waits for, in seconds: a busy machine is slow.
-PATIENCE = 60
+PATIENCE = 300
 
 TAB = "\ue004"
 ENTER = "\ue007"
@@ -37,9 +37,10 @@ class Browser:
             if found:
                 self.address = f"http://127.0.0.1:{found[1]}"
                 break
-        if self.address is None:
-            raise RuntimeError("chromedriver did not start")
         self.session = None
+        if self.address is None:
+            self.close()
+            raise RuntimeError("chromedriver did not start")
         options = {
             "binary": chromium,
             # Root may use no sandbox; a container has little shared memory.
@@ -58,7 +59,11 @@ class Browser:
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         }
-        answer = self.ask("POST", "", {"capabilities": {"alwaysMatch": capabilities}})
+        try:
+            answer = self.ask("POST", "", {"capabilities": {"alwaysMatch": capabilities}})
+        except BaseException:
+            self.close()
+            raise
         self.session = answer["sessionId"]
 
     def ask(self, method, path, body=None):

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::place::{Place, Temporary, beginning, replace, write_stream};
+use super::place::{Place, Temporary, beginning};
 use crate::report::html::{BEGINNING_BYTES, is_report};
 
 /// The HTML file of a run. It replaces an earlier report as a whole.
@@ -42,10 +42,7 @@ impl HtmlFile {
     /// # Errors
     /// The file can't be written. An earlier report is still there.
     pub fn write(&self, page: &str) -> Result<()> {
-        let written = match &self.place {
-            Place::Free(path) | Place::Taken(path) => replace(path, page),
-            Place::Stream(file) => write_stream(file, page),
-        };
+        let written = self.place.write(page);
         written.with_context(|| format!("can't write {}", self.path.display()))
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     or_print,
-    place::{Place, Temporary, beginning, replace, write_stream},
+    place::{Place, Temporary, beginning},
 };
 use crate::machine::Machine;
 
@@ -65,10 +65,7 @@ impl JsonFile {
     /// The file can't be written. An earlier result is still there.
     pub fn write(&self, command: &str, passed: bool, result: &impl Serialize) -> Result<()> {
         let text = document(command, passed, result)?;
-        let written = match &self.place {
-            Place::Free(path) | Place::Taken(path) => replace(path, &text),
-            Place::Stream(file) => write_stream(file, &text),
-        };
+        let written = self.place.write(&text);
         let written = written.with_context(|| format!("can't write {}", self.path.display()));
         or_print(written, &text)
     }

@@ -75,7 +75,31 @@ fn stream(path: &Path) -> Result<Place> {
     // Some devices refuse even an empty write (`/dev/full`), and all others ignore it. `write_all`
     // would make no system call.
     let _nothing = file.write(&[])?;
+    // From here on a reader may be slow: a result can be larger than what a pipe holds.
+    rustix::io::ioctl_fionbio(&file, false)?;
     Ok(Place::Stream(file))
+}
+
+impl Place {
+    /// Writes a text: replaces a file as a whole, and leaves its permissions as they are.
+    ///
+    /// # Errors
+    /// It can't be written. A file is as it was.
+    pub(super) fn write(&self, text: &str) -> Result<()> {
+        match self {
+            Self::Free(path) | Self::Taken(path) => replace(path, text),
+            Self::Stream(file) => write_stream(file, text),
+        }
+    }
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let temporary = Temporary::beside(path)?;
+    if let Ok(earlier) = fs::metadata(path) {
+        temporary.file.set_permissions(earlier.permissions())?;
+    }
+    (&temporary.file).write_all(text.as_bytes())?;
+    temporary.replace(path)
 }
 
 pub(super) fn write_stream(mut stream: &File, text: &str) -> Result<()> {
@@ -114,16 +138,6 @@ pub(super) fn beginning(path: &Path, bytes: u64) -> Result<Vec<u8>> {
     let mut found = Vec::new();
     File::open(path)?.take(bytes).read_to_end(&mut found)?;
     Ok(found)
-}
-
-/// Writes a file that replaces an earlier one, with its permissions.
-pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
-    let temporary = Temporary::beside(path)?;
-    if let Ok(earlier) = fs::metadata(path) {
-        temporary.file.set_permissions(earlier.permissions())?;
-    }
-    (&temporary.file).write_all(text.as_bytes())?;
-    temporary.replace(path)
 }
 
 /// A new file beside another, in the same file system. It is removed when dropped.

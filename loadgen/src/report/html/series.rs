@@ -238,7 +238,7 @@ pub(super) fn distribution(runs: &[Run<'_>]) -> Figure {
         title,
         about: about.to_owned(),
         plot: Plot::Lines(Lines {
-            x: Axis::new("up to", Unit::Milliseconds, true),
+            x: Axis::new("latency", Unit::Milliseconds, true),
             y: Axis::new("share of requests", Unit::Percent, false),
             lines: lines.collect(),
             at: bars.iter().map(|bar| upper(*bar)).collect(),

@@ -213,10 +213,11 @@ fn write_figure<'a>(out: &mut String, figure: &'a Figure, data: &mut Vec<Data<'a
             write_plot(out, number, "", &title)?;
             writeln!(
                 out,
-                "<p class=\"axis x\" aria-hidden=\"true\">{}</p>",
+                "<p class=\"axis x\" aria-hidden=\"true\"><span id=\"readout-{number}\"></span>\
+                 <span>{}</span></p>",
                 axis(&lines.x)
             )?;
-            write_legend(out, number, lines)?;
+            write_legend(out, lines)?;
             lines.table()
         }
         Plot::Lanes(lanes) => {
@@ -230,7 +231,7 @@ fn write_figure<'a>(out: &mut String, figure: &'a Figure, data: &mut Vec<Data<'a
             write_plot(out, number, class, &title)?;
             writeln!(
                 out,
-                "<p class=\"axis x\" aria-hidden=\"true\">time</p>\n\
+                "<p class=\"axis x\" aria-hidden=\"true\"><span></span><span>time</span></p>\n\
                  <p class=\"readout\" id=\"readout-{number}\" aria-live=\"polite\"></p>"
             )?;
             lanes.table()
@@ -258,12 +259,11 @@ fn axis(axis: &Axis) -> String {
     format!("{}{log}", escape(&axis.label))
 }
 
-fn write_legend(out: &mut String, number: usize, lines: &Lines) -> fmt::Result {
+fn write_legend(out: &mut String, lines: &Lines) -> fmt::Result {
     writeln!(
         out,
         "<div class=\"legend\" role=\"group\" aria-label=\"Lines\">"
     )?;
-    writeln!(out, "<span class=\"at\" id=\"readout-{number}\"></span>")?;
     for (index, line) in lines.lines.iter().enumerate() {
         writeln!(
             out,
