@@ -26,7 +26,11 @@ BLANK = """
         const canvas = place.querySelector("canvas");
         if (place.clientWidth === 0) return false;
         if (canvas === null || canvas.width === 0) return true;
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        // A copy, because the console warns of reading the canvas itself twice.
+        const copy = new OffscreenCanvas(canvas.width, canvas.height);
+        const context = copy.getContext("2d", { willReadFrequently: true });
+        context.drawImage(canvas, 0, 0);
+        const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
         const colors = new Map();
         for (let at = 0; at < data.length; at += 4) {
             if (data[at + 3] < 200) continue;
