@@ -69,9 +69,11 @@ const DASHES = { sync: [8, 3], async: [], callback: [2, 3], bad: [8, 3, 2, 3], n
 const WIDTHS = { thin: 1.25, medium: 2, thick: 3 };
 
 // A range that shows every value, also a single one.
-function timeRange(_, min, max) {
-  if (min == null) return [0, 1];
-  return min === max ? [Math.max(0, min - 1), max + 1] : [min, max];
+function timeRange(u, min, max) {
+  const [at] = u.data;
+  // For a single one, uPlot gives a range of its own.
+  if (at.length < 2) return [Math.max(0, (at[0] ?? 0) - 1), (at[0] ?? 0) + 1];
+  return [min, max];
 }
 const fromZero = (_, _min, max) => [0, max > 0 ? max * 1.06 : 1];
 function decades(_, min, max) {
@@ -86,7 +88,8 @@ function common(place, plot, rest) {
   return {
     width: place.clientWidth,
     height: place.clientHeight,
-    padding: [10, 14, 0, 0],
+    // On the right, half of the last label.
+    padding: [10, 24, 0, 0],
     legend: { show: false },
     cursor: {
       y: false,

@@ -197,7 +197,7 @@ pub(super) fn in_flight(runs: &[Run<'_>]) -> Figure {
 /// How many requests took how long.
 pub(super) fn distribution(runs: &[Run<'_>]) -> Figure {
     let title = "Distribution of latency".to_owned();
-    let about = "The share of successful requests that took so long. Both humps have the same area, \
+    let about = "The share of successful requests that took so long. Every hump has the same area, \
                  however many requests there are; the scale of time is logarithmic.";
     let mut all: Vec<(String, Ink, &[(f64, u64)])> = Vec::new();
     for run in runs {

@@ -83,9 +83,10 @@ fn lead(storms: &[Storm]) -> String {
     let first = storms.first();
     let what = first.map_or_else(String::new, |storm| {
         format!(
-            "{}, for {} at each rate. ",
+            "{}, for {}{}. ",
             capital(&size(storm)),
-            time(storm.duration_ms)
+            time(storm.duration_ms),
+            if storms.len() > 1 { " in each run" } else { "" }
         )
     });
     let of = |mode: &str, rate: f64| {
@@ -121,8 +122,13 @@ fn checks(storms: &[Storm]) -> Vec<Check> {
     let other = total(|it| it.answers.failed("other_status") + it.answers.failed("connection"));
     let ok = total(|it| it.answers.ok);
     let shed = total(|it| it.answers.failed("refused") + it.answers.failed("timeout"));
+    let interrupted = storms.iter().any(|it| it.interrupted);
+    let mark = match (wrong + other, ok) {
+        (0, 0) if interrupted => Mark::Open,
+        (bad, ok) => Mark::of(bad == 0 && ok > 0),
+    };
     let mut checks = vec![Check::new(
-        Mark::of(wrong + other == 0 && ok > 0),
+        mark,
         "Clear answers",
         match (wrong + other, ok) {
             (0, 0) => "not one request succeeded".to_owned(),

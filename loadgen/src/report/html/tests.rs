@@ -188,7 +188,9 @@ fn an_interrupted_storm_is_neither_passed_nor_failed() {
 fn a_run_without_a_single_event_has_no_plot_and_no_error() {
     let mut storm = storm("async", 10, (0, 0));
     storm["series"] = json!({"interval_ms": 100, "points": []});
+    storm["interrupted"] = json!(true);
     let text = report(&[storm]);
+    assert!(text.contains("<p class=\"outcome open\">"), "{text}");
     assert!(plots(&text).is_empty());
     assert_eq!(text.matches("class=\"missing\"").count(), 4);
 }
