@@ -78,8 +78,16 @@ fn source(text: &str) -> String {
 fn island(data: &impl Serialize) -> String {
     // The data has no map, whose keys could fail.
     let json = serde_json::to_string(data).unwrap_or_default();
-    // Only texts contain it, where it may be written like this.
-    json.replace('<', "\\u003c")
+    let mut escaped = String::with_capacity(json.len());
+    for char in json.chars() {
+        if char == '<' || is_bidi(char) {
+            // Only texts contain it, where it may be written like this.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(char));
+        } else {
+            escaped.push(char);
+        }
+    }
+    escaped
 }
 
 /// Text as the content of an element or of a quoted attribute.
