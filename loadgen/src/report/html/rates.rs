@@ -70,18 +70,18 @@ fn goodput(storm: &Storm) -> Option<f64> {
 
 /// Throughput against offered rate, with the knee.
 pub(super) fn throughput(storms: &[Storm]) -> Figure {
-    let (is_sync, is_async) = (of_mode("sync"), of_mode("async"));
+    let (blocking, queued) = (of_mode("sync"), of_mode("async"));
     let curves = [
         Curve::of(storms, ("offered", Ink::Neutral, Weight::Thin), |it| {
             Some(it.rate)
         }),
         Curve::of(storms, ("/sync ok", Ink::Sync, Weight::Thick), |it| {
-            goodput(it).filter(|_| is_sync(it))
+            goodput(it).filter(|_| blocking(it))
         }),
         Curve::of(
             storms,
             ("/async accepted", Ink::Async, Weight::Thick),
-            |it| goodput(it).filter(|_| is_async(it)),
+            |it| goodput(it).filter(|_| queued(it)),
         ),
         Curve::of(storms, ("delivered", Ink::Callback, Weight::Medium), |it| {
             // From the run's start to the last job, which ends later than the load.
