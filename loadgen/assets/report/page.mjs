@@ -186,7 +186,7 @@ function readValues(place, plot, u) {
   }
 }
 
-// --- Faults ---------------------------------------------------------------------------------------
+// --- Faults --------------------------------------------------------------------------------------
 
 function lanesOf(place, plot) {
   const lanes = plot.lanes.length;
@@ -260,7 +260,7 @@ function readFaults(place, plot, u) {
   line.textContent = `${FORMATS.seconds(Math.max(0, at))}: ${what.join(", ") || "nothing broken"}`;
 }
 
-// --- All plots ------------------------------------------------------------------------------------
+// --- All plots -----------------------------------------------------------------------------------
 
 // A plot in a folded section has no width. It is drawn once the section is open.
 function draw(place) {

@@ -125,6 +125,7 @@ impl Signed {
 
 /// Percentiles, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "results have these names")]
 pub(super) struct Times {
     pub(super) p50_ms: f64,
     pub(super) p95_ms: f64,

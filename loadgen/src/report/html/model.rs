@@ -82,6 +82,7 @@ pub(super) enum Plot {
 
 /// Lines over a common axis.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the script reads these names")]
 pub(super) struct Lines {
     pub(super) x: Axis,
     pub(super) y: Axis,
@@ -96,6 +97,7 @@ pub(super) struct Lines {
 
 /// What was broken when: a lane for each kind of fault, a bar for each fault.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the script reads these names")]
 pub(super) struct Lanes {
     pub(super) lanes: Vec<String>,
     pub(super) bars: Vec<Bar>,

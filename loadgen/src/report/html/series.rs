@@ -27,6 +27,9 @@ const PERCENTILES: [Percentile; 4] = [
     ("max", |times| times.max_ms, Weight::Thin, false),
 ];
 
+/// A name, its look, and how many took so long.
+type Buckets<'a> = (String, Ink, &'a [(f64, u64)]);
+
 /// A histogram of this many bars for each factor of ten: bars are as wide as they look.
 const BARS_PER_DECADE: f64 = 10.0;
 
@@ -199,7 +202,7 @@ pub(super) fn distribution(runs: &[Run<'_>]) -> Figure {
     let title = "Distribution of latency".to_owned();
     let about = "The share of successful requests that took so long. Every hump has the same area, \
                  however many requests there are; the scale of time is logarithmic.";
-    let mut all: Vec<(String, Ink, &[(f64, u64)])> = Vec::new();
+    let mut all: Vec<Buckets<'_>> = Vec::new();
     for run in runs {
         let Some(distribution) = run.distribution else {
             continue;
@@ -254,8 +257,8 @@ pub(super) fn distribution(runs: &[Run<'_>]) -> Figure {
     reason = "a duration of hours is bar 71"
 )]
 fn bar(ms: f64) -> i32 {
-    // A result's bounds are those of these bars and of their middles, rounded to a microsecond. Less
-    // a little, so that none is rounded into the next bar.
+    // A result's bounds are those of these bars and of their middles, rounded to a microsecond.
+    // Less a little, so that none is rounded into the next bar.
     (ms.max(1e-3).log10() * BARS_PER_DECADE - 0.1).ceil() as i32
 }
 
