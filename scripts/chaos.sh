@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Injects faults into a stack under load, then checks the recorded history against every promise.
-# Exits with 0 only if every promise was kept. The data, logs and result stay in target/chaos/SEED.
+# Exits with 0 only if every promise was kept. The data, the logs, the result and a report with
+# plots (report.html) stay in target/chaos/SEED.
 #   STORE=sqlite   the store: sqlite (one API, two workers), or postgres (two APIs, three workers, a
 #                  primary and a synchronous standby, whose faults are in the mix)
 #   SEED=N         the seed of the faults and of the requests [a random one, which is printed]
@@ -51,8 +52,13 @@ faketime=$(find_faketime)
 stack_open # starts no stack, but stops the run on Ctrl-C
 folder=$ROOT/target/chaos/$seed
 rm -rf "$folder"
+mkdir -p "$folder"
 say "data      ${folder#"$ROOT"/}, kept"
 have_secret
+status=0
 stack_run "$STORM_BIN/storm-loadgen" chaos --bin "$STORM_BIN" --redis-server "$redis" --dir "$folder" \
     --seed "$seed" --duration "$duration" --jobs "$jobs" --lease "$lease" ${keep:+--keep} \
-    ${postgres:+--postgres "$postgres"} ${faketime:+--faketime "$faketime"}
+    ${postgres:+--postgres "$postgres"} ${faketime:+--faketime "$faketime"} \
+    --html "$folder/report.html" || status=$?
+[[ ! -e $folder/report.html ]] || say "report    ${folder#"$ROOT"/}/report.html"
+exit "$status"

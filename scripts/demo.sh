@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sends 50 requests at once to /sync and the same to /async, and compares them. Exits with the
-# status of `storm-loadgen demo`.
+# Sends 50 requests at once to /sync and the same to /async, and compares them. Writes the figures
+# to target/demo.json and a report with plots to target/demo.html, whose path is the last line.
+# Exits with the status of `storm-loadgen demo`.
 #   CALLBACK_PORT   the port that receives the callbacks [8001]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
@@ -29,5 +30,12 @@ fi
 need_binaries api worker loadgen
 export CALLBACK_ALLOW=127.0.0.1/32,::1/128
 stack_start api worker
+report=$ROOT/target/demo.html status=0
+begun=$STACK_DIR/begun
+: >"$begun"
 stack_run "$STORM_BIN/storm-loadgen" demo --api "$STORM_API" --listen "localhost:$port" \
-    --callback-url "http://localhost:$port/webhook" --json "$ROOT/target/demo.json"
+    --callback-url "http://localhost:$port/webhook" --json "$ROOT/target/demo.json" \
+    --html "$report" || status=$?
+# That of an earlier demo is not this one's.
+[[ ! $report -nt $begun ]] || say "report    ${report#"$ROOT"/}"
+exit "$status"

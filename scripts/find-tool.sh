@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
 # TOOL is redis-server, postgres, pgbouncer, sqlite3, faketime, shellcheck, wrk, promtool, nix,
-# fakeroot, dockerd, docker-compose or cargo-deny; or cargo, which is never installed, but must be
-# new enough.
+# fakeroot, dockerd, docker-compose, chromium, chromedriver or cargo-deny; or cargo, which is never
+# installed, but must be new enough.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-TOOLS=(redis-server postgres pgbouncer sqlite3 faketime shellcheck wrk promtool nix fakeroot dockerd docker-compose cargo-deny
-    cargo)
+TOOLS=(redis-server postgres pgbouncer sqlite3 faketime shellcheck wrk promtool nix fakeroot dockerd docker-compose chromium
+    chromedriver cargo-deny cargo)
 # The folder for tools that the system's package manager does not have.
 OWN_TOOLS=$ROOT/target/tools
 CARGO_DENY=0.20.2
@@ -68,6 +68,9 @@ package_of() {
         dockerd/apt-get) printf docker.io ;;
         dockerd/dnf) printf moby-engine ;;
         dockerd/*) printf docker ;;
+        chromedriver/apt-get) printf chromium-driver ;;
+        chromedriver/apk) printf chromium-chromedriver ;;
+        chromedriver/pacman) printf chromium ;;
         *) printf '%s' "$1" ;;
     esac
 }

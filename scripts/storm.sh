@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a load test at each rate in each mode. Shows progress on standard error and one table on
-# standard output, a line when its run ends, and writes a CSV.
+# standard output, a line when its run ends, and writes a CSV and a report with plots.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
@@ -14,6 +14,7 @@ payload=''
 api=''
 callback_port=''
 csv=$ROOT/target/storm-$(date +%Y%m%d-%H%M%S).csv
+html='' # that of the CSV, with another ending
 more=()
 job=() size='' # what check_options makes of --records, or of --handler and --payload
 
@@ -33,6 +34,8 @@ usage: scripts/storm.sh [OPTION]... [-- MORE...]
                         [a new stack on free loopback ports, stopped at the end]
   --callback-port PORT  the port that receives callbacks [8001 with --api, else a free port]
   --csv FILE            a new file for all figures of all runs [target/storm-DATE-TIME.csv]
+  --html FILE           a report with plots of all runs; an earlier one is replaced [the name of the
+                        CSV, with .html]
   --help
 
 If the API has API_TOKENS, set STORM_TOKEN to a token. Options after -- are passed to every run of
@@ -55,7 +58,7 @@ read_options() {
     while (($# > 0)); do
         case $1 in
             --) more=("${@:2}") && return ;;
-            --rates | --modes | --duration | --records | --handler | --payload | --api | --callback-port | --csv)
+            --rates | --modes | --duration | --records | --handler | --payload | --api | --callback-port | --csv | --html)
                 (($# > 1)) || wrong "$1 needs a value"
                 ;;
             --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" && continue ;;
@@ -72,6 +75,7 @@ read_options() {
             --api) api=$2 ;;
             --callback-port) callback_port=$2 ;;
             --csv) csv=$2 ;;
+            --html) html=$2 ;;
         esac
         shift 2
     done
@@ -115,6 +119,11 @@ check_options() {
     [[ ! -e $csv && ! -L $csv ]] || wrong "--csv $csv: the file exists"
     mkdir -p "$ROOT/target"
     [[ -w $(dirname -- "$csv") ]] || wrong "--csv $csv: the folder does not exist or is not writable"
+    html=${html:-${csv%.csv}.html}
+    [[ -d $(dirname -- "$html") && -w $(dirname -- "$html") ]] ||
+        wrong "--html $html: the folder does not exist or is not writable"
+    [[ ! -e $html ]] || head -c 256 -- "$html" 2>/dev/null | grep -q 'content="storm-loadgen ' ||
+        wrong "--html $html: the file exists and is no report of storm-loadgen"
 }
 
 prepare() {
@@ -142,8 +151,8 @@ sweep() {
             begin_progress "[$((++number))/$total] $mode, $rate requests/s for $duration, $size"
             lines=$(count_lines) status=0
             stack_run "$STORM_BIN/storm-loadgen" storm --mode "$mode" --rate "$rate" \
-                --duration "$duration" "${job[@]}" --api "$api" --csv "$csv" "${more[@]}" \
-                >"$summary" || status=$?
+                --duration "$duration" "${job[@]}" --api "$api" --csv "$csv" \
+                --json "$STACK_DIR/$number.json" "${more[@]}" >"$summary" || status=$?
             end_progress
             (($(count_lines) > lines)) || die "the run could not start"
             case $status in
@@ -173,6 +182,18 @@ end_progress() {
     ((shown)) || return 0
     shown=0
     printf '\e[A\r\e[2K' >&2
+}
+
+# Of the runs in order.
+report() {
+    local number results=()
+    for ((number = 1; number <= total; number++)); do
+        # Options after -- may have named another file.
+        [[ ! -s $STACK_DIR/$number.json ]] || results+=("$STACK_DIR/$number.json")
+    done
+    ((${#results[@]} > 0)) || return 0
+    "$STORM_BIN/storm-loadgen" report --html "$html" "${results[@]}"
+    say "report    ${html#"$ROOT"/}"
 }
 
 count_lines() { if [[ -e $csv ]]; then wc -l <"$csv"; else echo 0; fi; }
@@ -256,5 +277,6 @@ cat <<'END'
 Times are in ms, from when a request was due. callback: the
 p95 of a job's end. bad: jobs lost, wrong or failed.
 END
+report
 ((bad == 0)) || exit 1
 ((over == 0)) || exit "$EXCEEDED"

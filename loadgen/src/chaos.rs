@@ -12,11 +12,13 @@
 //! * `audit`: the database's own log of row changes. `journal`: all other observations.
 //! * [`history`], [`checker`], [`timeline`]: the records of a run, the rules that they must
 //!   satisfy, and the timeline of one job.
-//! * [`recovery`]: recovery times, measured from the history.
+//! * [`recovery`]: recovery times, measured from the history. [`course`]: what was accepted,
+//!   delivered and broken when.
 
 mod audit;
 pub mod checker;
 mod clock;
+pub mod course;
 mod endpoint;
 pub mod engine;
 mod faults;

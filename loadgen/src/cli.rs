@@ -14,7 +14,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind}
 pub(crate) use self::chaos::NO_POSTGRES;
 pub use self::{
     chaos::{ChaosOptions, CheckOptions, TetherOptions},
-    options::{Callbacks, DemoOptions, ReceiveOptions, StormOptions, Target},
+    options::{Callbacks, DemoOptions, ReceiveOptions, ReportOptions, StormOptions, Target},
     payload::Payload,
     token::GivenToken,
     values::MAX_REQUESTS,
@@ -57,6 +57,8 @@ pub enum Command {
                           --rate <R> --duration <DURATION> [OPTIONS]"
     )]
     Storm(StormOptions),
+    /// Make a report with plots of results that --json has written
+    Report(ReportOptions),
     /// Receive callbacks, answer them and count them
     Receive(ReceiveOptions),
     /// Start a stack, inject faults under load, and check what happened

@@ -4,19 +4,23 @@ use std::{fs::File, io::BufReader, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
+use serde::Serialize;
 use storm_shared::shutdown;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     chaos::{self, history::Record, tether},
-    cli::{ChaosOptions, CheckOptions, Command, DemoOptions, ReceiveOptions, StormOptions},
+    cli::{
+        ChaosOptions, CheckOptions, Command, DemoOptions, ReceiveOptions, ReportOptions,
+        StormOptions,
+    },
     demo,
     layout::Layout,
     output,
     report::{
         self,
-        export::{CsvFile, JsonFile, SeriesFile, check_distinct, write_json},
+        export::{CsvFile, HtmlFile, JsonFile, SeriesFile, check_distinct, document, write_json},
     },
     signatures::Signatures,
     sink, storm, thresholds,
@@ -40,6 +44,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Demo(options) => show_demo(&options, Session::start()?).await,
         Command::Storm(options) => show_storm(&options, Session::start()?).await,
+        Command::Report(options) => show_report(&options),
         Command::Receive(options) => show_received(&options, Session::start()?).await,
         Command::Chaos(options) => show_chaos(&options, Session::start()?).await,
         Command::Check(options) => show_check(&options),
@@ -72,10 +77,12 @@ impl Session {
 
 async fn show_demo(options: &DemoOptions, session: Session) -> Result<ExitCode> {
     // Before the run, so that a wrong path costs none.
-    let (json, series) = (options.json.as_deref(), options.series.as_deref());
-    check_distinct(&[("--json", json), ("--series", series)])?;
+    let [json, series, html] = [&options.json, &options.series, &options.html];
+    let [json, series, html] = [json, series, html].map(|path| path.as_deref());
+    check_distinct(&[("--json", json), ("--series", series), ("--html", html)])?;
     let json = json.map(JsonFile::prepare).transpose()?;
     let series = series.map(SeriesFile::prepare).transpose()?;
+    let html = html.map(HtmlFile::prepare).transpose()?;
     let demo = demo::run(options, session.signatures, &session.shutdown);
     let Some(result) = demo.await? else {
         return not_started();
@@ -83,22 +90,31 @@ async fn show_demo(options: &DemoOptions, session: Session) -> Result<ExitCode> 
     let outcome = Outcome::of(result.passed(), result.interrupted, &result.thresholds);
     let printed = output::print(&report::demo::render(&result, width()));
     // Written also if the text could not be printed.
-    let saved = json.map_or(Ok(()), |json| json.write("demo", outcome.passed(), &result));
+    let passed = outcome.passed();
+    let saved = json.map_or(Ok(()), |json| json.write("demo", passed, &result));
     let sides = [("sync", &result.sync.series), ("async", &result.ack.series)];
     let drawn = series.map_or(Ok(()), |file| file.write(&sides));
+    let reported = write_report(html.as_ref(), "demo", passed, &result);
     printed?;
     saved?;
     drawn?;
+    reported?;
     Ok(outcome.into())
 }
 
 async fn show_storm(options: &StormOptions, session: Session) -> Result<ExitCode> {
-    let [json, csv, series] = [&options.json, &options.csv, &options.series];
-    let [json, csv, series] = [json, csv, series].map(|path| path.as_deref());
-    check_distinct(&[("--json", json), ("--csv", csv), ("--series", series)])?;
+    let [json, csv, series, html] =
+        [&options.json, &options.csv, &options.series, &options.html].map(|path| path.as_deref());
+    check_distinct(&[
+        ("--json", json),
+        ("--csv", csv),
+        ("--series", series),
+        ("--html", html),
+    ])?;
     let json = json.map(JsonFile::prepare).transpose()?;
     let csv = csv.map(CsvFile::prepare).transpose()?;
     let series = series.map(SeriesFile::prepare).transpose()?;
+    let html = html.map(HtmlFile::prepare).transpose()?;
     let storm = storm::run(options, session.signatures, &session.shutdown);
     let Some(result) = storm.await? else {
         return not_started();
@@ -112,11 +128,31 @@ async fn show_storm(options: &StormOptions, session: Session) -> Result<ExitCode
     let drawn = series.map_or(Ok(()), |file| {
         file.write(&[(result.mode.as_str(), &result.series)])
     });
+    let reported = write_report(html.as_ref(), "storm", outcome.passed(), &result);
     printed?;
     saved?;
     appended?;
     drawn?;
+    reported?;
     Ok(outcome.into())
+}
+
+/// Writes the report of a run, if one is wanted.
+fn write_report(
+    html: Option<&HtmlFile>,
+    command: &str,
+    passed: bool,
+    result: &impl Serialize,
+) -> Result<()> {
+    let Some(html) = html else { return Ok(()) };
+    // By way of JSON, so that a report is the same if it is made later.
+    html.write(&report::html::page(&[document(command, passed, result)?])?)
+}
+
+fn show_report(options: &ReportOptions) -> Result<ExitCode> {
+    let html = HtmlFile::prepare(&options.html)?;
+    html.write(&report::html::page_of_files(&options.results)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn show_received(options: &ReceiveOptions, session: Session) -> Result<ExitCode> {
@@ -126,6 +162,7 @@ async fn show_received(options: &ReceiveOptions, session: Session) -> Result<Exi
 }
 
 async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode> {
+    let html = options.html.as_deref().map(HtmlFile::prepare).transpose()?;
     let chaos = chaos::run(options, session.signatures, &session.shutdown);
     let Some(run) = chaos.await? else {
         return not_started();
@@ -135,6 +172,7 @@ async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode
     let passed = outcome.passed();
     let printed = output::print(&report::chaos::render(result, &run.records, width()));
     let saved = write_json(&options.dir.join("result.json"), "chaos", passed, result);
+    let reported = write_report(html.as_ref(), "chaos", passed, result);
     let kept = if options.keep || !(passed || result.interrupted) {
         keep_history(&run.records, &options.history())
     } else {
@@ -142,6 +180,7 @@ async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode
     };
     printed?;
     saved?;
+    reported?;
     kept?;
     Ok(outcome.into())
 }

@@ -9,7 +9,7 @@
 //! * [`signatures`]: the check of callback signatures.
 //! * [`latency`], [`deviation`], [`answers`], [`series`]: the statistics, free of I/O.
 //! * [`thresholds`]: the conditions of `--fail-if`.
-//! * [`report`]: results as text, tables, JSON and CSV.
+//! * [`report`]: results as text, tables, JSON, CSV and HTML. [`machine`]: where they were made.
 //! * [`layout`], [`output`]: text on standard output, as wide as its terminal.
 
 // A `println!` panics if its reader is gone.
@@ -27,6 +27,7 @@ pub mod latency;
 pub mod layout;
 pub mod ledger;
 pub mod listen;
+pub mod machine;
 pub mod output;
 mod progress;
 pub mod receiver;

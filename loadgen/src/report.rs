@@ -1,8 +1,9 @@
-//! Results as text for people, and as JSON and CSV for programs.
+//! Results as text and HTML for people, and as JSON and CSV for programs.
 
 pub mod chaos;
 pub mod demo;
 pub mod export;
+pub mod html;
 pub mod storm;
 mod thresholds;
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests storm.sh with a stub of the load generator: progress, one table that fits the terminal, and
-# the exit status.
+# Tests storm.sh with a stub of the load generator: progress, one table that fits the terminal, the
+# exit status, and the report of all runs.
 # shellcheck disable=SC2016 # the stub expands its own text
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=support/test.sh
@@ -11,10 +11,21 @@ make_work
 # Writes what `storm-loadgen storm --csv` writes. A run of sync fails.
 printf '#!/usr/bin/env bash\n%s\n' '
     printf "%s\n" "$*" >>"${0%/*}/calls"
+    if [[ $1 == report ]]; then
+        for file in "${@:4}"; do cat "$file"; done >"$3"
+        exit
+    fi
     while (($# > 0)); do
-        case $1 in --mode) mode=$2 ;; --rate) rate=$2 ;; --csv) csv=$2 ;; --fail-if) limit=$2 ;; esac
+        case $1 in
+            --mode) mode=$2 ;;
+            --rate) rate=$2 ;;
+            --csv) csv=$2 ;;
+            --json) json=$2 ;;
+            --fail-if) limit=$2 ;;
+        esac
         shift
     done
+    echo "$mode $rate" >"$json"
     [[ -e $csv ]] || echo mode,rate,offered,ok,refused,timeout,other_status,connection,wrong_answer,not_sent,p50_ms,p95_ms,p99_ms,max_ms,accepted,right,lost,wrong,failed,completion_p95_ms,outcome_unknown >"$csv"
     if [[ $mode == sync ]]; then
         echo "$mode,$rate,500000,123456,376544,0,0,0,0,0,4912.345,10001.5,10002.5,10003.5,,,,,,,2" >>"$csv"
@@ -30,7 +41,7 @@ chmod +x "$work/storm-loadgen"
 #   storm [OPTION]...
 storm() {
     status=0
-    rm -f "$work/storm.csv"
+    rm -f "$work/storm.csv" "$work/storm.html"
     output=$(STORM_BIN=$work "$ROOT/scripts/storm.sh" --api http://127.0.0.1:1 --csv "$work/storm.csv" \
         --rates 25,50000 "$@" 2>"$work/errors") || status=$?
     errors=$(<"$work/errors")
@@ -90,7 +101,7 @@ if command -v script >/dev/null; then
     # Runs the script on a terminal.
     #   terminal VARIABLE=VALUE
     terminal() {
-        rm -f "$work/storm.csv"
+        rm -f "$work/storm.csv" "$work/storm.html"
         STORM_BIN=$work script -qec "env $1 '$ROOT/scripts/storm.sh' --api http://127.0.0.1:1 \
             --csv '$work/storm.csv' --rates 25 --modes async" /dev/null </dev/null
     }
@@ -122,6 +133,23 @@ for wrong in '--handler a:need each other' "--payload $work/payload.json:need ea
     read -ra options <<<"${wrong%:*}"
     storm "${options[@]}"
     [[ $status == 2 && $errors == *"${wrong##*:}"* ]] || fail "${wrong%:*}: status $status: $errors"
+done
+echo "ok: $test"
+
+test='the report has all runs in order, and its path is the last line, also after a bad run'
+storm
+[[ $status == 1 && $(<"$work/storm.html") == $'sync 25\nasync 25\nsync 50000\nasync 50000' ]] ||
+    fail "status $status: $(<"$work/storm.html")"
+[[ ${errors##*$'\n'} == "report    ${work#"$ROOT"/}/storm.html" ]] || fail "$errors"
+echo "ok: $test"
+
+test='a report is replaced, and no other file'
+echo '<meta name="generator" content="storm-loadgen 0.1.0">' >"$work/earlier.html"
+storm --modes async --html "$work/earlier.html"
+[[ $status == 0 && $(<"$work/earlier.html") == $'async 25\nasync 50000' ]] || fail "status $status: $errors"
+for file in "$work/storm-loadgen" "$work/none/report.html" "$work"; do
+    storm --html "$file"
+    [[ $status == 2 && $errors == *"--html $file: the "* ]] || fail "status $status: $errors"
 done
 echo "ok: $test"
 

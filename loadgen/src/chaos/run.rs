@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     checker::{REDELIVERY, Summary, Verdict, check},
+    course::Course,
     endpoint::Endpoint,
     engine::Engine,
     faults::{FaultInjector, InjectedFaults},
@@ -94,6 +95,8 @@ pub struct ChaosResult {
     pub verdict: Verdict,
     /// The conditions of `--fail-if`; none if the run was interrupted.
     pub thresholds: Vec<Judged>,
+    /// What was accepted, delivered and broken when.
+    pub course: Course,
 }
 
 impl ChaosResult {
@@ -175,6 +178,7 @@ pub async fn run(
             interrupted,
             violations: harness.violations,
             verdict,
+            course: Course::of(&records),
         },
         records,
     }))

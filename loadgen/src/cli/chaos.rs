@@ -54,6 +54,10 @@ pub struct ChaosOptions {
     /// wrong name lists all figures
     #[arg(long, value_name = "CONDITION", value_parser = chaos_threshold)]
     pub fail_if: Vec<Threshold>,
+    /// Write a report with plots to this file, as HTML that loads nothing; an earlier report is
+    /// replaced, another file is not
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Keep history.jsonl even if the run passed
     #[arg(long)]
     pub keep: bool,

@@ -1,4 +1,4 @@
-//! The options of `demo`, `storm` and `receive`.
+//! The options of `demo`, `storm`, `report` and `receive`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -106,6 +106,10 @@ pub struct DemoOptions {
     /// name lists all figures: those of answers are of one side, `sync.` or `async.`
     #[arg(long, value_name = "CONDITION", value_parser = values::demo_threshold)]
     pub fail_if: Vec<Threshold>,
+    /// Write a report with plots to this file, as HTML that loads nothing; an earlier report is
+    /// replaced, another file is not
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// The options of `storm`.
@@ -158,6 +162,10 @@ pub struct StormOptions {
     /// Write the result to this file as JSON; an earlier result is replaced, another file is not
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a report with plots to this file, as HTML that loads nothing; an earlier report is
+    /// replaced, another file is not
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Append one line to this CSV file; a new file also gets a header, and a file with other
     /// columns is refused
     #[arg(long, value_name = "FILE")]
@@ -212,6 +220,18 @@ impl StormOptions {
         }
         Ok(())
     }
+}
+
+/// The options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportOptions {
+    /// The file to write: HTML that loads nothing; an earlier report is replaced, another file is
+    /// not
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+    /// Results that --json has written: one, or those of several storms, such as at several rates
+    #[arg(value_name = "RESULT", required = true)]
+    pub results: Vec<PathBuf>,
 }
 
 /// The options of `receive`.

@@ -242,7 +242,7 @@ fn setting(duration: Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use jiff::Timestamp;
@@ -251,13 +251,14 @@ mod tests {
     use crate::chaos::{
         ChaosResult,
         checker::{FaultCount, Summary, Verdict},
+        course::Course,
         engine::Engine,
         history::Footprint,
         recovery::Recovery,
     };
 
     /// A long run: its counts are as wide as they get.
-    fn result(interrupted: bool) -> ChaosResult {
+    pub(in crate::report) fn result(interrupted: bool) -> ChaosResult {
         let count = FaultCount {
             times: 100,
             min: 10_000,
@@ -305,6 +306,7 @@ mod tests {
                 summary,
             },
             thresholds: Vec::new(),
+            course: Course::default(),
         }
     }
 

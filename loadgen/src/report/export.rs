@@ -1,14 +1,16 @@
-//! Result files: a JSON document with the whole result, a CSV line for each of several storms, and
-//! a CSV of a run over time.
+//! Result files: a JSON document with the whole result, a CSV line for each of several storms, a CSV
+//! of a run over time, and a report in HTML.
 //!
 //! All are tried before the run, so that a wrong path costs no run, and all leave a file alone that
-//! is not theirs. If a file can't be written at the end, its text goes to standard output.
+//! is not theirs. If a JSON or CSV file can't be written at the end, its text goes to standard
+//! output.
 //!
-//! * [`JsonFile`], [`SeriesFile`]: replaced as a whole, by a rename.
+//! * [`JsonFile`], [`SeriesFile`], [`HtmlFile`]: replaced as a whole, by a rename.
 //! * [`CsvFile`]: grows by one line.
-//! * `place`: what all check before the run, and how all write to a stream.
+//! * `place`: what all check before the run, and how they write.
 
 mod csv;
+mod html;
 mod json;
 mod place;
 mod series;
@@ -19,7 +21,8 @@ use anyhow::{Context as _, Result, bail};
 
 pub use self::{
     csv::CsvFile,
-    json::{JsonFile, write_json},
+    html::HtmlFile,
+    json::{JsonFile, document, write_json},
     series::SeriesFile,
 };
 use crate::output;

@@ -1,4 +1,5 @@
-//! `--json`, `--csv` and `--series`: tried before the run, and never at the cost of another file.
+//! `--json`, `--csv`, `--series` and `--html`: tried before the run, and never at the cost of another
+//! file.
 
 use std::{
     fs,
@@ -60,7 +61,7 @@ async fn a_result_file_that_can_not_be_written_is_refused_before_the_first_reque
         #[cfg(target_os = "linux")]
         ("/proc/result", "no temporary file can be created in /proc"),
     ] {
-        for option in ["--json", "--csv", "--series"] {
+        for option in ["--json", "--csv", "--series", "--html"] {
             let output = output(storm(&api, &[option, &path(name)])).await;
             let error = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(1), "{option} {name}: {error}");
@@ -81,16 +82,19 @@ async fn one_file_for_two_results_is_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("result");
     let (path, again) = (path.to_str().unwrap(), folder.path().join("./result"));
-    for (one, other) in [
-        ("--json", "--csv"),
-        ("--csv", "--series"),
-        ("--json", "--series"),
+    for [one, other] in [
+        ["--json", "--csv"],
+        ["--json", "--series"],
+        ["--json", "--html"],
+        ["--csv", "--series"],
+        ["--csv", "--html"],
+        ["--series", "--html"],
     ] {
         let command = storm(&api, &[one, path, other, again.to_str().unwrap()]);
         let output = output(command).await;
         let error = String::from_utf8(output.stderr).unwrap();
-        let named = format!("{one} and {other} name the same file");
-        assert!(error.contains(&named), "{error}");
+        let same = format!("{one} and {other} name the same file");
+        assert!(error.contains(&same), "{error}");
     }
     assert!(names(folder.path()).is_empty());
 }
@@ -130,16 +134,16 @@ async fn an_earlier_result_is_replaced_as_a_whole_and_only_by_a_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_may_go_to_a_pipe() {
     let api = FakeApi::start(|_| Act::Right).await;
-    for option in ["--json", "--csv", "--series"] {
+    for (option, contents) in [
+        ("--json", "\"mode\": \"sync\""),
+        ("--csv", "\nmode,rate,"),
+        ("--series", "\nmode,at_ms,"),
+        ("--html", "\n<!doctype html>\n"),
+    ] {
         let output = ok(storm(&api, &[option, "/dev/stdout"])).await;
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("passed: 2 of 2"), "{text}");
-        assert!(
-            ["\"mode\": \"sync\"", "\nmode,rate,", "\nmode,at_ms,"]
-                .iter()
-                .any(|part| text.contains(part)),
-            "{text}"
-        );
+        assert!(text.contains(contents), "{option}: {text}");
     }
 }
 

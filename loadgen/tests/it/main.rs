@@ -14,6 +14,7 @@ mod files;
 mod interrupts;
 mod process;
 mod receivers;
+mod report;
 mod screen;
 mod storm;
 mod storm_handlers;

@@ -91,6 +91,52 @@ impl CheckRule {
     }
 }
 
+impl CheckRule {
+    /// All rules, as they are declared.
+    pub const ALL: [Self; 17] = [
+        Self::Ended,
+        Self::Named,
+        Self::Delivered,
+        Self::Reasons,
+        Self::Repeats,
+        Self::Moves,
+        Self::Fences,
+        Self::Seen,
+        Self::Cancels,
+        Self::Filters,
+        Self::Erased,
+        Self::Pauses,
+        Self::Retention,
+        Self::Work,
+        Self::Waits,
+        Self::Sizes,
+        Self::Faults,
+    ];
+
+    /// What it demands, in one sentence for readers of a report.
+    pub const fn statement(self) -> &'static str {
+        match self {
+            Self::Ended => "every accepted job and redelivery reaches a final status",
+            Self::Named => "one request makes one job, and no job is without a request",
+            Self::Delivered => "what is COMPLETED was delivered: a receiver answered 2xx",
+            Self::Reasons => "the reason of every failure is true",
+            Self::Repeats => "every duplicate delivery has a recorded cause",
+            Self::Moves => "rows change by legal transitions only",
+            Self::Fences => "no write with a stale fencing token",
+            Self::Seen => "a final status, once seen, stays",
+            Self::Cancels => "what was cancelled is, and no callback of it follows",
+            Self::Filters => "actions by filter change what they match, and nothing else",
+            Self::Erased => "what was erased is never seen again",
+            Self::Pauses => "while paused, nothing is claimed or called back",
+            Self::Retention => "a request is deleted only when it is old enough",
+            Self::Work => "a handler's result is stored before its callback, and stays",
+            Self::Waits => "no wait is cut short or drawn out, whatever the clock says",
+            Self::Sizes => "database, Redis and memory shrink to their limits again",
+            Self::Faults => "every planned kind of fault was injected under load",
+        }
+    }
+}
+
 impl fmt::Display for CheckRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `pad` honours the width that `Violation` asks for. `write_str` would ignore it.
@@ -208,4 +254,26 @@ fn jobs_of(violations: &[&Violation]) -> Vec<RequestId> {
         }
     }
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CheckRule;
+
+    #[test]
+    fn a_report_can_name_every_rule_as_a_result_does() {
+        for (index, rule) in CheckRule::ALL.into_iter().enumerate() {
+            assert_eq!(
+                rule as usize, index,
+                "{rule}: in the order of its declaration"
+            );
+            assert_eq!(serde_json::to_value(rule).unwrap(), rule.as_str());
+        }
+        let last = CheckRule::ALL.len() - 1;
+        assert_eq!(
+            CheckRule::Faults as usize,
+            last,
+            "the last one is the last of all"
+        );
+    }
 }

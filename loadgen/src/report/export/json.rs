@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::{Timestamp, Unit};
 use serde::Serialize;
 
 use super::{
     or_print,
     place::{Place, Temporary, beginning},
 };
+use crate::machine::Machine;
 
 /// Enough for the first field of a document.
 const BEGINNING: u64 = 64;
@@ -20,6 +22,9 @@ const COMMANDS: [&str; 3] = ["demo", "storm", "chaos"];
 struct Document<'a, T> {
     command: &'a str,
     passed: bool,
+    /// When it was made, to the second.
+    written_at: Timestamp,
+    machine: Machine,
     #[serde(flatten)]
     result: &'a T,
 }
@@ -76,10 +81,17 @@ pub fn write_json(file: &Path, command: &str, passed: bool, result: &impl Serial
     JsonFile { path, place }.write(command, passed, result)
 }
 
-fn document(command: &str, passed: bool, result: &impl Serialize) -> Result<String> {
+/// The JSON document of a result. Ends with a newline.
+///
+/// # Errors
+/// The result can't be serialised.
+pub fn document(command: &str, passed: bool, result: &impl Serialize) -> Result<String> {
+    let now = Timestamp::now();
     let json = serde_json::to_string_pretty(&Document {
         command,
         passed,
+        written_at: now.round(Unit::Second).unwrap_or(now),
+        machine: Machine::read(),
         result,
     })?;
     Ok(json + "\n")

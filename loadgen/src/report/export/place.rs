@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// More than a result takes, in bytes.
-const ROOM: usize = 512 * 1024;
+const ROOM: usize = 2 * 1024 * 1024;
 
 /// What is at a path.
 #[derive(Debug)]
