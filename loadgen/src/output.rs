@@ -53,8 +53,8 @@ pub(crate) fn progress_line(line: &str) {
 
 /// Prints a line on standard error that is no error: what a run is doing.
 pub(crate) fn status_line(line: &str) {
-    // In one write, so that no other output cuts the line. A closed standard error leaves nowhere to
-    // report that to.
+    // In one write, so that no other output cuts the line. A closed standard error leaves nowhere
+    // to report that to.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 

@@ -1,5 +1,5 @@
-//! What a run is doing, while it runs, on standard error: a block that is drawn again and again on a
-//! terminal, and a line every few seconds elsewhere.
+//! What a run is doing, while it runs, on standard error: a block that is drawn again and again on
+//! a terminal, and a line every few seconds elsewhere.
 
 mod sample;
 
@@ -12,7 +12,7 @@ use self::sample::Earlier;
 pub(crate) use self::sample::Sample;
 use crate::{layout::stderr_width, output::status_line};
 
-/// The redraw interval: short enough for a bar that moves, long enough for numbers that can be read.
+/// The redraw interval: short enough for a bar that moves, long enough for numbers to be read.
 const REDRAW: Duration = Duration::from_millis(200);
 
 /// The block tells of the last second: of this many redraws.

@@ -38,8 +38,9 @@ pub struct Series {
 /// One interval of a run. Counts are those of the interval, not from the run's start.
 ///
 /// An answer counts in the interval in which it arrived, as a completed job does: what a service
-/// achieved in a second is what came out of it in that second. Its latency counts there, too, though
-/// it is measured from the moment that the request was due, which may be several intervals earlier.
+/// achieved in a second is what came out of it in that second. Its latency counts there, too,
+/// though it is measured from the moment that the request was due, which may be several intervals
+/// earlier.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Point {
     /// The interval's start, from the run's start.

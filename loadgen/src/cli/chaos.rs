@@ -50,8 +50,8 @@ pub struct ChaosOptions {
     /// The workers' lease: 500ms to 30s
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = lease)]
     pub lease: Duration,
-    /// Fail the run under this condition, such as `recovery.kill>5s` or `repeated>1%`; repeatable. A
-    /// wrong name lists all figures
+    /// Fail the run under this condition, such as `recovery.kill>5s` or `repeated>1%`; repeatable.
+    /// A wrong name lists all figures
     #[arg(long, value_name = "CONDITION", value_parser = chaos_threshold)]
     pub fail_if: Vec<Threshold>,
     /// Write a report with plots to this file, as HTML that loads nothing; an earlier report is

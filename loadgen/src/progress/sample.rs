@@ -37,9 +37,9 @@ pub(crate) struct Earlier<'a> {
 }
 
 impl Sample {
-    /// The lines below the progress bar. Each is there from the start, so that nothing on the screen
-    /// jumps; that of jobs from the first request that makes one. With an earlier sample, they tell
-    /// rates and percentiles since then; otherwise, counts and percentiles so far.
+    /// The lines below the progress bar. Each is there from the start, so that nothing on the
+    /// screen jumps; that of jobs from the first request that makes one. With an earlier sample,
+    /// they tell rates and percentiles since then; otherwise, counts and percentiles so far.
     pub(crate) fn block(&self, earlier: Option<Earlier<'_>>) -> Vec<String> {
         let mut lines = vec![
             row("load", &self.load(earlier)),

@@ -1,5 +1,5 @@
-//! Result files: a JSON document with the whole result, a CSV line for each of several storms, a CSV
-//! of a run over time, and a report in HTML.
+//! Result files: a JSON document with the whole result, a CSV line for each of several storms, a
+//! CSV of a run over time, and a report in HTML.
 //!
 //! All are tried before the run, so that a wrong path costs no run, and all leave a file alone that
 //! is not theirs. If a JSON or CSV file can't be written at the end, its text goes to standard

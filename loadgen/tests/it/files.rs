@@ -1,5 +1,5 @@
-//! `--json`, `--csv`, `--series` and `--html`: tried before the run, and never at the cost of another
-//! file.
+//! `--json`, `--csv`, `--series` and `--html`: tried before the run, and never at the cost of
+//! another file.
 
 use std::{
     fs,

@@ -43,7 +43,7 @@ impl Screen {
 
     /// The lines, without the spaces at their ends, and without empty ones at the end.
     pub(crate) fn text(&self) -> Vec<String> {
-        let lines = self.lines.iter().map(|line| String::from_iter(line));
+        let lines = self.lines.iter().map(String::from_iter);
         let mut lines: Vec<_> = lines.map(|line| line.trim_end().to_owned()).collect();
         while lines.last().is_some_and(String::is_empty) {
             lines.pop();
