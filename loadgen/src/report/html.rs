@@ -62,8 +62,11 @@ pub fn is_report(beginning: &[u8]) -> bool {
 fn of(documents: Vec<Document>) -> Result<String> {
     let last = documents.last().context("a report needs a result")?;
     let machine = machine(last);
+    let thresholds = documents.iter().flat_map(|it| &it.thresholds);
+    let thresholds: Vec<_> = thresholds.map(promises::of_threshold).collect();
     let mut page = content(documents)?;
     page.machine = machine;
+    page.add_thresholds(thresholds);
     Ok(write::document(&page))
 }
 

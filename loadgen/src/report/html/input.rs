@@ -24,8 +24,20 @@ pub(super) struct Document {
     /// Results of earlier versions have none, here and below.
     pub(super) machine: Option<Machine>,
     pub(super) written_at: Option<String>,
+    /// The conditions of `--fail-if`.
+    #[serde(default)]
+    pub(super) thresholds: Vec<Threshold>,
     #[serde(flatten)]
     pub(super) result: Outcome,
+}
+
+/// A condition under which a run fails, and what was measured.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Threshold {
+    pub(super) fail_if: String,
+    pub(super) measured: Option<f64>,
+    pub(super) unit: Option<String>,
+    pub(super) exceeded: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

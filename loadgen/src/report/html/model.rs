@@ -21,6 +21,19 @@ pub(super) struct Page {
     pub(super) machine: Vec<(String, String)>,
 }
 
+impl Page {
+    /// Adds the thresholds to the promises. One that is exceeded is the outcome, unless a promise
+    /// was broken.
+    pub(super) fn add_thresholds(&mut self, thresholds: Vec<Check>) {
+        let is_broken = |check: &Check| check.mark == Mark::Broken;
+        if thresholds.iter().any(is_broken) && !self.checks.iter().any(is_broken) {
+            self.outcome = Mark::Broken;
+            "failed: a threshold was exceeded".clone_into(&mut self.verdict);
+        }
+        self.checks.extend(thresholds);
+    }
+}
+
 /// Whether a promise was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {

@@ -1,8 +1,8 @@
-//! What the jobs of a run tell about the promises.
+//! What the jobs of a run tell about the promises, and what its thresholds have come to.
 
 use super::{
-    input::Jobs,
-    model::{Check, Mark},
+    input::{Jobs, Threshold},
+    model::{Check, Mark, figure},
 };
 
 /// The promises about jobs, judged by those of all runs.
@@ -74,4 +74,19 @@ pub(super) fn checks(jobs: &[&Jobs]) -> Vec<Check> {
         "not tested here: nothing was killed. make chaos does that",
     ));
     checks
+}
+
+/// A threshold of `--fail-if`, which stands beside the promises.
+pub(super) fn of_threshold(threshold: &Threshold) -> Check {
+    let measured = threshold.measured.map_or_else(
+        || "not measured".to_owned(),
+        |number| match threshold.unit.as_deref() {
+            None => format!("measured: {}", figure(number)),
+            Some("per_s") => format!("measured: {}/s", figure(number)),
+            Some("%") => format!("measured: {} %", figure(number)),
+            Some(unit) => format!("measured: {} {unit}", figure(number)),
+        },
+    );
+    let promise = format!("Not {}", threshold.fail_if);
+    Check::new(Mark::of(!threshold.exceeded), &promise, measured)
 }

@@ -132,6 +132,33 @@ fn a_lost_job_breaks_a_promise() {
 }
 
 #[test]
+fn an_exceeded_threshold_is_the_outcome_beside_kept_promises() {
+    let threshold = |fail_if: &str, measured: u32, unit: Option<&str>, exceeded: bool| {
+        json!({"fail_if": fail_if, "figure": "", "measured": measured, "unit": unit,
+            "exceeded": exceeded})
+    };
+    for exceeded in [true, false] {
+        let mut result = storm("async", 100, (100, 0));
+        result["passed"] = (!exceeded).into();
+        result["thresholds"] = json!([
+            threshold("p99>10ms", 15, Some("ms"), exceeded),
+            threshold("lost>0", 0, None, false),
+        ]);
+        let text = report(&[result]);
+        let failed = "failed: a threshold was exceeded";
+        assert_eq!(text.contains(failed), exceeded, "{text}");
+        for shown in [
+            "Not p99&gt;10ms",
+            "measured: 15 ms",
+            "Not lost&gt;0",
+            "measured: 0",
+        ] {
+            assert!(text.contains(shown), "{shown} is not in {text}");
+        }
+    }
+}
+
+#[test]
 fn storms_at_several_rates_show_the_knee() {
     let results: Vec<Value> = [(25, 25, 0), (50, 50, 0), (100, 60, 40)]
         .into_iter()
