@@ -1,6 +1,6 @@
 //! A standby takes over: what happens to the jobs, and to the old primary that comes back.
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::{
@@ -366,4 +366,36 @@ async fn replayed_at_last(store: Store, job: NewJob) {
     while !matches!(store.accepted_before(&job).await, Ok(Some(_))) {
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// After an upgrade or a restored dump, the server of before may still run.
+#[tokio::test]
+async fn a_host_of_another_cluster_is_not_gone_over_to_while_the_known_one_answers() {
+    let (known, other) = (PostgresServer::start(&[]), PostgresServer::start(&[]));
+    let store = open([&known, &other]).await;
+    let mut accepted = 0;
+    for _ in 0..5 {
+        // Each failure makes the next connection compare the hosts.
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE application_name = 'request-storm-handler'";
+        known.execute(cut).await;
+        until(async || try_accept(&store).await.is_ok()).await;
+        accepted += 1;
+    }
+    assert!(known.jobs().await >= accepted);
+    let tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'requests'";
+    assert_eq!(other.number(tables).await, 0);
+}
+
+#[tokio::test]
+async fn hosts_that_accept_connections_and_hang_keep_nobody_from_the_primary() {
+    let primary = PostgresServer::start(&[]);
+    let hanging = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [first, second] = hanging.each_ref().map(|it| it.local_addr().unwrap());
+    let url = format!(
+        "postgres://storm@{first},{second},{}/postgres",
+        primary.address()
+    );
+    let store = Store::open(&settings(&url)).await.unwrap();
+    accept(&store).await;
 }

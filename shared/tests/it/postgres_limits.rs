@@ -61,6 +61,20 @@ async fn with_fewer_connections_than_it_wants_a_store_works_with_those_that_it_g
     assert_eq!(server.jobs().await, 301);
 }
 
+/// The standby refuses, too, for another reason.
+#[tokio::test]
+async fn a_primary_without_room_is_waited_for_also_beside_a_standby() {
+    let (server, url) = with_limit(2).await;
+    let standby = server.standby();
+    let (before, after) = url.rsplit_once('/').unwrap();
+    let url = format!("{before},{}/{after}", standby.address());
+    let store = Store::open(&settings(&url)).await.unwrap();
+    for write in accept_in_tasks(&store, 300).await {
+        write.await.unwrap().unwrap();
+    }
+    assert_eq!(server.jobs().await, 300);
+}
+
 /// A job with an input of so many bytes, which can't be compressed much.
 fn large_job(bytes: usize) -> NewJob {
     let text: String = std::iter::repeat_with(fastrand::alphanumeric)

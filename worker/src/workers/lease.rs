@@ -236,7 +236,8 @@ impl Lease {
         self.in_hand.stop(&renewal.cancelled);
         // Before the lease is renewed: an attempt that waits for that must know of it.
         self.note_pauses(renewal.paused);
-        let is_first = renewal.others.iter().all(|other| owner < other.owner);
+        let mut others = renewal.others.iter().filter(|other| other.is_lease());
+        let is_first = others.all(|other| owner < other.owner);
         self.is_first.store(is_first, Ordering::Relaxed);
         // Before the expiries: the lease is renewed even if one of them fails.
         self.state.send_modify(|state| state.renewed = begun);
@@ -331,6 +332,10 @@ impl Lease {
     async fn expire(&self, dead: Heartbeat) -> Result<(), StoreError> {
         let owner = dead.owner;
         if let Some(expired) = self.store.expire(dead, self.max_claims).await? {
+            // What an expiry before this one has left is locked still.
+            if !dead.is_lease() && expired.reclaimed + expired.poisoned == 0 {
+                return Ok(());
+            }
             self.metrics.expired(&expired);
             self.reclaimed.notify_one();
             warn!(
@@ -362,7 +367,7 @@ impl Watch {
     }
 
     /// Takes the `others` that a heartbeat, `begun` and done `now`, has found. Returns those whose
-    /// counter has not changed for a whole lease.
+    /// counter has not changed for a whole lease, and those that are no lease any more.
     ///
     /// After a gap in the own heartbeats (a stalled database, a suspended process) observation
     /// starts over: the others may not have been able to send theirs either.
@@ -380,6 +385,9 @@ impl Watch {
         others
             .into_iter()
             .filter(|other| {
+                if !other.is_lease() {
+                    return true;
+                }
                 let (beat, since) = self.seen.entry(other.owner).or_insert((other.beat, now));
                 if *beat != other.beat {
                     (*beat, *since) = (other.beat, now);
@@ -484,6 +492,11 @@ mod tests {
     fn a_counter_that_moves_within_each_lease_never_expires() {
         let moving = (0..100).map(|second| (second, i64::try_from(second / 9).unwrap()));
         assert_eq!(expires_at(moving), None);
+    }
+
+    #[test]
+    fn what_an_expired_lease_has_left_is_taken_at_the_next_heartbeat() {
+        assert_eq!(expires_at([(0, 7), (1, -1)]), Some(1));
     }
 
     #[test]

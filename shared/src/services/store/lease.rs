@@ -66,8 +66,16 @@ impl FromStr for OwnerId {
 pub struct Heartbeat {
     /// The worker.
     pub owner: OwnerId,
-    /// The number of renewals.
+    /// The number of renewals; negative for a lease that has expired while another program kept
+    /// some of its rows locked.
     pub beat: i64,
+}
+
+impl Heartbeat {
+    /// Whether its worker may still hold jobs.
+    pub fn is_lease(&self) -> bool {
+        self.beat >= 0
+    }
 }
 
 /// What a heartbeat has found.

@@ -6,6 +6,7 @@
 //! second, together with the begin of a transaction: a pooler can lead to another server meanwhile.
 
 use std::{
+    cmp::Reverse,
     future::Future,
     pin::Pin,
     sync::{
@@ -16,9 +17,14 @@ use std::{
 };
 
 use deadpool_postgres::Connect;
-use tokio::{task::JoinHandle, time::timeout};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{
+    task::JoinHandle,
+    time::{timeout, timeout_at},
+};
 use tokio_postgres::{
-    Client, Config, Connection, Error as PostgresError, NoTls, Socket, tls::TlsStream,
+    Client, Config, Connection, Error as PostgresError, NoTls, Socket, error::SqlState,
+    tls::TlsStream,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
@@ -29,6 +35,9 @@ use super::timeline::{self, Timeline};
 /// How long a host may take until a connection can be used: with TLS, the login and the questions.
 /// One that only accepts connections keeps nobody from the others.
 const LOGIN: Duration = Duration::from_secs(5);
+
+/// How long the others may take once one has answered: they are asked at the same time.
+const OTHERS: Duration = Duration::from_secs(2);
 
 /// How often the timeline is asked for again.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -106,8 +115,6 @@ struct Found {
     /// It does not end with the client while answers are missing.
     task: AbortOnDropHandle<()>,
     timeline: Option<Timeline>,
-    /// Whether its timeline is the highest, and was not known before.
-    is_new: bool,
 }
 
 /// Why a host is not taken.
@@ -171,9 +178,7 @@ impl Hosts {
     pub(super) fn check(&self, number: Option<u32>) -> Result<(), String> {
         let newest = self.seen().newest;
         match (newest, number) {
-            (Some(newest), Some(number)) => {
-                self.judge("the database", newest.with(number)).map(drop)
-            }
+            (Some(newest), Some(number)) => self.judge("the database", newest.with(number)),
             _ => Ok(()),
         }
     }
@@ -194,22 +199,35 @@ impl Hosts {
     pub(super) async fn compare(&self) {
         let primary = self.primary.load(Ordering::Relaxed);
         for (at, host) in self.all.iter().enumerate() {
-            // Most are standbys, which refuse. An old primary is in the log.
-            if at != primary
-                && let Ok(found) = self.find(host).await
-                && found.is_new
+            if at == primary {
+                continue;
+            }
+            // Most are standbys, which refuse.
+            let Ok(Found {
+                timeline: Some(timeline),
+                ..
+            }) = self.find(host).await
+            else {
+                continue;
+            };
+            // Not to one of another cluster, as that before an upgrade: each is newer than the
+            // other.
+            let replaces = |newest: Timeline| timeline.replaces(newest);
+            if self.seen().newest.is_some_and(replaces) && self.judge(&host.name, timeline).is_ok()
             {
                 self.primary.store(at, Ordering::Relaxed);
             }
         }
     }
 
-    /// Compares a timeline with the highest one. Returns whether it is higher.
-    fn judge(&self, name: &str, found: Timeline) -> Result<bool, String> {
+    /// Compares a timeline with the highest one. If it is higher, the connections to the last
+    /// primary are not used any more.
+    fn judge(&self, name: &str, found: Timeline) -> Result<(), String> {
         let mut seen = self.seen();
         let Some(newest) = seen.newest else {
             seen.newest = Some(found);
-            return Ok(true);
+            seen.trusted_from = Instant::now();
+            return Ok(());
         };
         if newest.replaces(found) {
             let problem = format!(
@@ -224,7 +242,7 @@ impl Hosts {
             return Err(problem);
         }
         if newest == found {
-            return Ok(false);
+            return Ok(());
         }
         info!(
             timeline = found.number,
@@ -232,69 +250,116 @@ impl Hosts {
             "the database has another primary"
         );
         seen.newest = Some(found);
-        Ok(true)
+        seen.trusted_from = Instant::now();
+        Ok(())
     }
 
     async fn connect(&self) -> Result<Connected, PostgresError> {
         let doubt = self.seen().doubts.open();
         let first = self.primary.load(Ordering::Relaxed);
-        let mut best: Option<(usize, Found)> = None;
-        let mut refused = None;
-        for step in 0..self.all.len() {
-            let at = (first + step) % self.all.len();
-            match self.find(&self.all[at]).await {
-                Ok(found) => {
-                    // Of two primaries, the later one has passed only if its timeline is higher.
-                    let is_better = best.as_ref().is_none_or(|(_, best)| found.replaces(best));
-                    if is_better {
-                        best = Some((at, found));
-                    }
+        let mut asked = Asked::default();
+        if doubt.is_none() {
+            asked.note(first, self.find(&self.all[first]).await);
+        }
+        if !asked.found.iter().any(|(_, found)| self.is_known(found)) {
+            self.ask_all(&mut asked, doubt.is_none().then_some(first))
+                .await;
+            // In the order in which they are tried.
+            let count = self.all.len();
+            asked
+                .found
+                .sort_by_key(|(at, _)| (at + count - first) % count);
+        }
+        let problem = match self.choose(asked.found) {
+            Ok(Some((at, found))) => {
+                self.primary.store(at, Ordering::Relaxed);
+                let mut seen = self.seen();
+                if let Some(doubt) = doubt {
+                    seen.doubts.settle(doubt);
                 }
-                Err(why) => refused = Some(why),
+                seen.problem = None;
+                return Ok((found.client, found.task.detach()));
             }
-            if best.is_some() && doubt.is_none() {
-                break;
+            Ok(None) => match asked.refused {
+                Some(Refused::Failed(error)) => {
+                    self.seen().problem = None;
+                    return Err(error);
+                }
+                Some(Refused::Problem(problem)) => Some(problem),
+                None => None,
+            },
+            Err(problem) => Some(problem),
+        };
+        self.seen().problem = problem;
+        no_host().await
+    }
+
+    /// Asks the hosts, but for `except`, at the same time: some that hang must not keep anybody
+    /// from the one that answers.
+    async fn ask_all(&self, asked: &mut Asked, except: Option<usize>) {
+        let others = (0..self.all.len()).filter(|at| except != Some(*at));
+        let mut answers: FuturesUnordered<_> = others
+            .map(|at| async move { (at, self.find(&self.all[at]).await) })
+            .collect();
+        let mut until = None;
+        loop {
+            let next = match until {
+                None => answers.next().await,
+                Some(until) => timeout_at(until, answers.next()).await.unwrap_or(None),
+            };
+            let Some((at, answer)) = next else { break };
+            asked.note(at, answer);
+            if asked.found.iter().any(|(_, found)| self.is_known(found)) {
+                until.get_or_insert_with(|| tokio::time::Instant::now() + OTHERS);
             }
-        }
-        if let Some((at, found)) = best {
-            self.primary.store(at, Ordering::Relaxed);
-            let mut seen = self.seen();
-            if let Some(doubt) = doubt {
-                seen.doubts.settle(doubt);
-            }
-            seen.problem = None;
-            return Ok((found.client, found.task.detach()));
-        }
-        match refused {
-            Some(Refused::Failed(error)) => {
-                self.seen().problem = None;
-                Err(error)
-            }
-            Some(Refused::Problem(problem)) => {
-                self.seen().problem = Some(problem);
-                no_host().await
-            }
-            None => no_host().await,
         }
     }
 
-    /// Connects to a host, if it is the primary.
+    /// The primary among those that take writes: of the known cluster, that with the highest
+    /// timeline; of another one, the first, if there is none of the known one. `None` if none takes
+    /// writes.
+    ///
+    /// # Errors
+    /// All were replaced.
+    fn choose(&self, mut found: Vec<(usize, Found)>) -> Result<Option<(usize, Found)>, String> {
+        let timeline_of = |(_, found): &(usize, Found)| found.timeline;
+        let cluster = match found.iter().find(|(_, found)| self.is_known(found)) {
+            Some(first) => self.seen().newest.or(timeline_of(first)),
+            None => found.first().and_then(timeline_of),
+        };
+        found.retain(|it| match (cluster, timeline_of(it)) {
+            (Some(cluster), Some(timeline)) => cluster.is_of_cluster(timeline),
+            _ => true,
+        });
+        // Stable: of equal ones, the first stays the first.
+        found.sort_by_key(|it| Reverse(timeline_of(it).map(|it| it.number)));
+        let mut judged = found.into_iter().map(|(at, found)| {
+            let timeline = found.timeline;
+            let judged = timeline.map_or(Ok(()), |it| self.judge(&self.all[at].name, it));
+            judged.map(|()| (at, found))
+        });
+        let primary = judged.next().transpose();
+        // Of the others, old primaries are logged.
+        judged.for_each(drop);
+        primary
+    }
+
+    /// Whether a server is of the cluster that this process has seen, as far as it says so.
+    fn is_known(&self, found: &Found) -> bool {
+        match (self.seen().newest, found.timeline) {
+            (Some(known), Some(timeline)) => known.is_of_cluster(timeline),
+            _ => true,
+        }
+    }
+
+    /// Connects to a host, if it takes writes.
     async fn find(&self, host: &Host) -> Result<Found, Refused> {
         let found = timeout(LOGIN, self.open(&host.config)).await;
         let found = found.map_err(|_| {
             let seconds = LOGIN.as_secs();
             Refused::Problem(format!("{} has not answered within {seconds} s", host.name))
         })?;
-        let mut found = found.map_err(Refused::Failed)?;
-        if let Some(timeline) = found.timeline {
-            let judged = self.judge(&host.name, timeline);
-            found.is_new = judged.map_err(Refused::Problem)?;
-            if found.is_new {
-                // The connections to the last primary are not used any more.
-                self.seen().trusted_from = Instant::now();
-            }
-        }
-        Ok(found)
+        found.map_err(Refused::Failed)
     }
 
     async fn open(&self, config: &Config) -> Result<Found, PostgresError> {
@@ -308,17 +373,32 @@ impl Hosts {
             client,
             task,
             timeline,
-            is_new: false,
         })
     }
 }
 
-impl Found {
-    fn replaces(&self, other: &Self) -> bool {
-        match (self.timeline, other.timeline) {
-            (Some(this), Some(other)) => this.replaces(other),
-            _ => false,
+/// What the hosts have answered.
+#[derive(Default)]
+struct Asked {
+    found: Vec<(usize, Found)>,
+    refused: Option<Refused>,
+}
+
+impl Asked {
+    fn note(&mut self, at: usize, answer: Result<Found, Refused>) {
+        match answer {
+            Ok(found) => self.found.push((at, found)),
+            // A primary without room is waited for. That another host is a standby says less.
+            Err(_) if self.refused.as_ref().is_some_and(Refused::is_of_limit) => {}
+            Err(why) => self.refused = Some(why),
         }
+    }
+}
+
+impl Refused {
+    fn is_of_limit(&self) -> bool {
+        let limit = Some(&SqlState::TOO_MANY_CONNECTIONS);
+        matches!(self, Self::Failed(error) if error.code() == limit)
     }
 }
 

@@ -32,18 +32,24 @@ pub(super) async fn register(
     session: &Session,
     owner: OwnerId,
     served: &[String],
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
-    let register = "INSERT INTO workers (owner, beat, renewed_at, handlers)
+    let register = format!(
+        "INSERT INTO workers (owner, beat, renewed_at, handlers)
          VALUES ($1, 0, now(), $2)
          ON CONFLICT (owner) DO UPDATE
-             SET beat = workers.beat + 1, renewed_at = now(), handlers = $2";
+             SET beat = workers.beat + 1, renewed_at = now(), handlers = $2
+             WHERE workers.{HAS_LEASE}"
+    );
     let values = [
         (&owner.uuid() as _, Type::UUID),
         (&served as _, Type::TEXT_ARRAY),
     ];
-    session.execute(register, &values).await?;
-    adopt_orphans(session).await
+    if session.execute(&register, &values).await? == 0 {
+        return Ok(false);
+    }
+    adopt_orphans(session).await?;
+    Ok(true)
 }
 
 /// Registers every owner of a claimed job that has no row in `workers`, after an edit by hand
@@ -152,8 +158,8 @@ pub(super) async fn claims_of(session: &Session, owner: OwnerId) -> Result<Vec<C
 }
 
 /// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs.
-/// `None` if the worker has renewed it, or another process was first. Of rows that others have
-/// locked, `locked` says what becomes.
+/// `None` if the worker has renewed it, or another process was first. Rows that others have locked
+/// are not waited for: the next heartbeat of an observer takes them.
 ///
 /// A job that the worker held alone and that has now lost `max_claims` claims in a row is a poison
 /// job; [`most_losses`] says where the count of the others stops.
@@ -161,7 +167,6 @@ pub(super) async fn expire(
     session: &Session,
     seen: Heartbeat,
     max_claims: u32,
-    locked: Locked,
 ) -> Result<Option<Expired>, Error> {
     let owner: Parameter<'_> = (&seen.owner.uuid(), Type::UUID);
     // It waits for a claim that is being committed, and the next claim waits for it. Of several
@@ -171,7 +176,7 @@ pub(super) async fn expire(
     if session.execute(delete, &[owner.clone(), seen_beat]).await? == 0 {
         return Ok(None);
     }
-    let Held { count, left } = lock_held(session, seen.owner, locked).await?;
+    let Held { count, left } = lock_held(session, seen.owner).await?;
     // Before the updates below, which clear the owner by which it finds the jobs.
     events::record_all(session, seen.owner, EventKind::ClaimLost, &left).await?;
     let poisoned = if count == 1 && left.is_empty() {
@@ -199,26 +204,27 @@ pub(super) async fn expire(
         reclaimed += columns::size(session.execute(&reclaim, &values).await?);
     }
     notes::forget(session, seen.owner).await?;
-    if !left.is_empty() {
-        let keep = "INSERT INTO workers (owner, beat, renewed_at, handlers)
-             VALUES ($1, $2, now(), '{}')";
-        session
-            .execute(keep, &[owner, (&EXPIRED, Type::INT8)])
-            .await?;
-    }
+    keep_for(session, seen.owner, &left).await?;
     Ok(Some(Expired {
         reclaimed,
         poisoned,
     }))
 }
 
-/// What becomes of rows that other transactions have locked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Locked {
-    /// They are waited for, up to the time-out: ours are over soon.
-    Wait,
-    /// They are left as they are.
-    Leave,
+/// Keeps the row of a worker whose lease has ended, without being a lease, if it holds what is
+/// `left`.
+async fn keep_for(session: &Session, owner: OwnerId, left: &[Uuid]) -> Result<(), Error> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    let keep = "INSERT INTO workers (owner, beat, renewed_at, handlers)
+         VALUES ($1, $2, now(), '{}')";
+    let values = [
+        (&owner.uuid() as _, Type::UUID),
+        (&EXPIRED as _, Type::INT8),
+    ];
+    session.execute(keep, &values).await?;
+    Ok(())
 }
 
 /// What a worker holds.
@@ -230,32 +236,23 @@ struct Held {
 
 /// Locks what a worker without a lease holds: the requests, in the order of ids. So nothing of it
 /// changes until the end of the transaction.
-async fn lock_held(session: &Session, owner: OwnerId, locked: Locked) -> Result<Held, Error> {
+async fn lock_held(session: &Session, owner: OwnerId) -> Result<Held, Error> {
     let of_owner: [Parameter<'_>; 1] = [(&owner.uuid(), Type::UUID)];
     let [jobs, redeliveries] = Work::ALL
         .map(state::table)
         .map(|table| format!("SELECT id FROM {table} WHERE {IS_CLAIMED} AND owner = $1"));
     let all = format!("SELECT id FROM requests WHERE id IN ({jobs} UNION ALL {redeliveries})");
-    let left = match locked {
-        Locked::Wait => {
-            let lock = format!("{all} ORDER BY id FOR NO KEY UPDATE");
-            session.query(&lock, &of_owner).await?;
-            Vec::new()
-        }
-        Locked::Leave => {
-            let lock = |rows: &str| format!("{rows} ORDER BY id FOR NO KEY UPDATE SKIP LOCKED");
-            let requests = columns::ids(&session.query(&lock(&all), &of_owner).await?)?;
-            let own = columns::ids(&session.query(&lock(&redeliveries), &of_owner).await?)?;
-            let left = format!("{all} AND id <> ALL($2) UNION {redeliveries} AND id <> ALL($3)");
-            let [owner] = of_owner.clone();
-            let values = [
-                owner,
-                (&requests, Type::UUID_ARRAY),
-                (&own, Type::UUID_ARRAY),
-            ];
-            columns::ids(&session.query(&left, &values).await?)?
-        }
-    };
+    let lock = |rows: &str| format!("{rows} ORDER BY id FOR NO KEY UPDATE SKIP LOCKED");
+    let requests = columns::ids(&session.query(&lock(&all), &of_owner).await?)?;
+    let own = columns::ids(&session.query(&lock(&redeliveries), &of_owner).await?)?;
+    let left = format!("{all} AND id <> ALL($2) UNION {redeliveries} AND id <> ALL($3)");
+    let [of_worker] = of_owner.clone();
+    let values = [
+        of_worker,
+        (&requests, Type::UUID_ARRAY),
+        (&own, Type::UUID_ARRAY),
+    ];
+    let left = columns::ids(&session.query(&left, &values).await?)?;
     let count = format!("SELECT count(*) FROM ({jobs} UNION ALL {redeliveries}) AS held");
     let held: i64 = match session.find(&count, &of_owner).await? {
         Some(row) => row.try_get(0)?,
@@ -322,18 +319,21 @@ pub(super) async fn deregister(session: &Session, owner: OwnerId) -> Result<usiz
     session
         .execute("DELETE FROM workers WHERE owner = $1", &of_owner)
         .await?;
-    // If others have locked some, it fails, and the lease expires.
-    lock_held(session, owner, Locked::Wait).await?;
-    events::record_all(session, owner, EventKind::GivenBack, &[]).await?;
+    // What others have locked is reclaimed by another worker.
+    let Held { left, .. } = lock_held(session, owner).await?;
+    events::record_all(session, owner, EventKind::GivenBack, &left).await?;
     let mut released = 0;
     for table in Work::ALL.map(state::table) {
         // Unlike a lease expiry, a release leaves `lost_claims` as it is: the job did no harm.
         let release = format!(
             "UPDATE {table} SET status = 'PENDING', owner = NULL, due = now()
-             WHERE {IS_CLAIMED} AND owner = $1"
+             WHERE {IS_CLAIMED} AND owner = $1 AND id <> ALL($2)"
         );
-        released += columns::size(session.execute(&release, &of_owner).await?);
+        let [of_worker] = of_owner.clone();
+        let values = [of_worker, (&left, Type::UUID_ARRAY)];
+        released += columns::size(session.execute(&release, &values).await?);
     }
     notes::forget(session, owner).await?;
+    keep_for(session, owner, &left).await?;
     Ok(released)
 }

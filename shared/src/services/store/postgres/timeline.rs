@@ -61,7 +61,12 @@ impl Timeline {
 
     /// Whether a server of `other` was replaced by one of this timeline.
     pub(super) fn replaces(self, other: Self) -> bool {
-        self.cluster == other.cluster && self.number > other.number
+        self.is_of_cluster(other) && self.number > other.number
+    }
+
+    /// Whether both are of one cluster.
+    pub(super) fn is_of_cluster(self, other: Self) -> bool {
+        self.cluster == other.cluster
     }
 
     /// The same cluster's timeline of this number.

@@ -7,8 +7,7 @@ use super::{
     super::{
         error::Error,
         fresh::Fresh,
-        lease::{self, Locked},
-        pause,
+        lease, pause,
         session::{Session, Sessions},
     },
     ClaimedRows, Lease, REPEATS, claim, claim_again, claim_once,
@@ -168,7 +167,7 @@ async fn a_claim_that_comes_while_its_lease_expires_claims_nothing() {
         move |session: Session| {
             let gate = gate.clone();
             async move {
-                let expired = lease::expire(&session, seen, 5, Locked::Wait).await?;
+                let expired = lease::expire(&session, seen, 5).await?;
                 gate.wait().await;
                 Ok::<_, Error>(expired)
             }
@@ -192,9 +191,7 @@ async fn an_expiry_reclaims_what_a_claim_under_way_wins() {
     let claimed = claim_at(&gate, sessions, seen.owner);
     let expiry = {
         let sessions = Arc::clone(sessions);
-        let expire = move |session: Session| async move {
-            lease::expire(&session, seen, 5, Locked::Wait).await
-        };
+        let expire = move |session: Session| async move { lease::expire(&session, seen, 5).await };
         async move { sessions.write(expire).await.unwrap().unwrap() }
     };
     let expired = gate.before(sessions, expiry).await;

@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::super::{
-    Postgres, breakers, events,
-    lease::{self, Locked},
-    retention,
-    session::{Session, Sessions},
+    Postgres, breakers, events, lease, retention,
+    session::Sessions,
     settle::{self, End},
     worked,
 };
@@ -14,7 +12,7 @@ use crate::{
     models::{HandlerName, RequestId},
     services::store::{
         AttemptRecord, Claim, Ended, Expired, Heartbeat, OpenBreaker, OwnerId, Renewal, Settlement,
-        StoreError, Swept, Trouble, Work, WorkResult, Worked,
+        StoreError, Swept, Work, WorkResult, Worked,
     },
 };
 
@@ -66,7 +64,9 @@ impl Postgres {
                 let served = Arc::clone(&served);
                 async move { lease::register(&session, owner, &served).await }
             })
-            .await
+            .await?
+            .then_some(())
+            .ok_or(StoreError::LeaseLost)
     }
 
     pub(in crate::services::store) async fn renew(
@@ -114,20 +114,9 @@ impl Postgres {
         seen: Heartbeat,
         max_claims: u32,
     ) -> Result<Option<Expired>, StoreError> {
-        let expire = |locked| {
-            let expire = move |session: Session| async move {
-                lease::expire(&session, seen, max_claims, locked).await
-            };
-            self.sessions.write(expire)
-        };
-        match expire(Locked::Wait).await {
-            // Another program keeps a row locked. The others do not wait for that.
-            Err(StoreError::Failed {
-                trouble: Trouble::Busy,
-                ..
-            }) => expire(Locked::Leave).await,
-            expired => expired,
-        }
+        self.sessions
+            .write(move |session| async move { lease::expire(&session, seen, max_claims).await })
+            .await
     }
 
     pub(in crate::services::store) async fn deregister(
