@@ -10,13 +10,19 @@ use storm_shared::{
         store::Store,
     },
 };
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use crate::{
     admission::Admission, backlog_limit::BacklogLimit, due_watch::DueWatch, error::Error,
     handler_watch::HandlerWatch, handlers::KnownHandlers, metrics::Metrics, pauses::PauseWatch,
     sync_pool::SyncPool, waiters::Waiters,
 };
+
+/// How long the records of `/sync` may take at the end. Their clients have been answered, and the
+/// process must exit before its supervisor kills it.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The running API: its settings and its services.
 pub struct App {
@@ -113,13 +119,23 @@ impl App {
         notification_grace(self.notifier.as_ref())
     }
 
-    /// Shuts the services down. When this returns, every queued write is committed.
+    /// Shuts the services down. When this returns, every queued write is committed, unless the
+    /// database hangs.
     pub async fn close(self: Arc<Self>) {
         // The order of a sync request: its work in the pool ends, its record is written, and the
         // store commits the writes that are queued when it closes.
         self.pool.close().await;
         self.sync_requests.close();
-        self.sync_requests.wait().await;
+        if timeout(RECORDS_TIMEOUT, self.sync_requests.wait())
+            .await
+            .is_err()
+        {
+            let requests = self.sync_requests.len();
+            warn!(
+                requests,
+                "requests of /sync could not be recorded: the database has not answered in time"
+            );
+        }
         let (store, notifier) = (self.store.clone(), self.notifier.clone());
         // The notifier's task ends when its last handle is dropped, and the app holds one. So does
         // each job that the store has yet to commit, and to notify of.

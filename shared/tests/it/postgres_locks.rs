@@ -270,6 +270,43 @@ async fn a_lease_expiry_reclaims_what_no_other_program_has_locked_and_later_the_
 }
 
 #[tokio::test]
+async fn a_graceful_end_that_waits_for_an_expiry_succeeds_although_both_leave_a_locked_row() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let ids = [accept(&store).await, accept(&store).await];
+    let owner = new_worker(&store).await;
+    claim_new(&store, owner, &ids).await;
+    let row = server.client().await;
+    lock_row(&row, ids[0]).await;
+    let seen = heartbeat_of(&store, owner).await;
+    // Keeps the expiry from its commit, after it has deleted the worker's row.
+    let events = server.client().await;
+    let lock = "BEGIN; LOCK TABLE events IN SHARE MODE";
+    events.batch_execute(lock).await.unwrap();
+    let expiring = tokio::spawn({
+        let store = store.clone();
+        async move { store.expire(seen, MAX_CLAIMS).await }
+    });
+    // Within a transaction, what others do would be read once.
+    let watcher = server.client().await;
+    let mut all_wait = wait_for_locks(&watcher, 1, &expiring).await;
+    let ending = tokio::spawn({
+        let store = store.clone();
+        async move { store.deregister(owner).await }
+    });
+    all_wait &= wait_for_locks(&watcher, 2, &ending).await && !expiring.is_finished();
+    events.batch_execute("COMMIT").await.unwrap();
+    assert!(all_wait, "one of them was over before the other had begun");
+    let expired = expiring.await.unwrap().unwrap().unwrap();
+    assert_eq!((expired.reclaimed, expired.poisoned), (1, 0));
+    assert_eq!(ending.await.unwrap().unwrap(), 0);
+    row.batch_execute("COMMIT").await.unwrap();
+    let seen = heartbeat_of(&store, owner).await;
+    let expired = store.expire(seen, MAX_CLAIMS).await.unwrap().unwrap();
+    assert_eq!((expired.reclaimed, expired.poisoned), (1, 0));
+}
+
+#[tokio::test]
 async fn a_key_that_another_program_has_locked_delays_no_submission_but_its_own() {
     let server = PostgresServer::start(&[]);
     let settings = StoreSettings {

@@ -79,6 +79,15 @@ impl Intake {
         self.watchdog.while_waiting(event).await
     }
 
+    /// What the store answers to `search`, or `None` at shutdown: a database that hangs must not
+    /// hold that up, and there is nothing to claim any more.
+    pub(super) async fn found<T>(
+        &self,
+        search: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<Option<T>, StoreError> {
+        self.drain.until_shutdown(search).await.transpose()
+    }
+
     /// Waits until the memory budget has room for a job: another loop may take it first. `None` at
     /// shutdown.
     async fn room(&self) -> Option<()> {
@@ -298,7 +307,9 @@ async fn claim_due(
             }
         }
         let are_overdue = matches!(admission, Admission::Overdue { .. });
-        let found = intake.store.due_jobs(capacity).await?;
+        let Some(found) = intake.found(intake.store.due_jobs(capacity)).await? else {
+            break; // shutdown
+        };
         intake
             .shares
             .note_waiting(found.waiting, found.long_jobs_wait);

@@ -186,6 +186,7 @@ impl Lease {
     }
 
     /// Registers, sends heartbeats until `stop`, and expires the leases of workers that send none.
+    /// A heartbeat under way at `stop` is given up: a database that hangs must not hold the end up.
     pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = tokio::time::interval((self.length / HEARTBEATS).min(LONGEST_INTERVAL));
         // After a stall, a burst of the missed heartbeats would renew nothing more than one does.
@@ -193,7 +194,11 @@ impl Lease {
         let mut watch = Watch::new(self.length);
         let mut outage = Outage::default();
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            match self.heartbeat(&mut watch).await {
+            let heartbeat = stop.run_until_cancelled(self.heartbeat(&mut watch));
+            let Some(heartbeat) = heartbeat.await else {
+                return;
+            };
+            match heartbeat {
                 Ok(()) if outage.recovered() => info!("heartbeats succeed again"),
                 Err(error) if outage.failed() => {
                     warn!(%error, "heartbeat failed; no attempt starts once the last one is half a lease old");

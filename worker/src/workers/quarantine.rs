@@ -66,7 +66,9 @@ enum Claimed {
 
 /// Takes the suspects with the fewest lost claims, and claims as many of them as fit.
 async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
-    let (suspects, are_overdue) = find(intake).await?;
+    let Some((suspects, are_overdue)) = intake.found(find(intake)).await? else {
+        return Ok(Claimed::None); // shutdown
+    };
     // Jobs with equal lost claims take equal numbers of slots, so they can share one batch.
     let Some(alike) = suspects
         .chunk_by(|one, next| one.lost_claims == next.lost_claims)

@@ -10,7 +10,7 @@ use storm_shared::{
         store::{Store, StoreError},
     },
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -27,9 +27,13 @@ use super::{
 };
 use crate::{delivery::Transport, handlers::Handlers, metrics::Metrics};
 
-/// How often the write that returns unfinished jobs is tried at the end. Each try may wait for the
-/// database's lock, and the process must exit.
+/// How often the write that returns unfinished jobs is tried again at the end.
 const GIVE_BACK_TRIES: usize = 3;
+
+/// How long all of that may take. A try may wait for a lock, or for a server that is gone without a
+/// word, and the process must exit before its supervisor kills it, which is 10 seconds after
+/// `DRAIN_TIMEOUT` by default.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// A running worker.
 pub struct Running {
@@ -192,12 +196,17 @@ impl Running {
     /// table. Called after `shutdown`.
     pub async fn finish(mut self) {
         // The loops first: what they still claim must be among the jobs that the drain waits for.
-        while self.loops.join_next().await.is_some() {}
+        // One that waits for the database at the deadline has no more to do.
+        let ended = async { while self.loops.join_next().await.is_some() {} };
+        if self.drain.until_over(ended).await.is_none() {
+            self.loops.shutdown().await;
+        }
         // The heartbeat continues while jobs run, or another worker would reclaim them.
         let unfinished = self.drain.finish().await;
         self.stop_heartbeat.cancel();
         while self.heartbeat.join_next().await.is_some() {}
-        // After the last heartbeat, which would find its row gone and register again.
+        // After the last heartbeat, which would find its row gone and register again. One that is
+        // under way in the database can leave a row without jobs, which another worker deletes.
         self.give_back(unfinished).await;
     }
 
@@ -211,15 +220,19 @@ impl Running {
         let resigned = (|| self.lease.deregister())
             .retry(backoff)
             .when(|error| !matches!(error, StoreError::Closed));
-        match resigned.await {
-            Ok(0) => {}
-            Ok(jobs) => info!(jobs, "unfinished jobs returned to the table"),
-            Err(error) if unfinished == 0 => {
-                info!(%error, "this worker's row stays; another worker deletes it after a lease");
+        let error = match timeout(GIVE_BACK_TIMEOUT, resigned).await {
+            Ok(Ok(0)) => return,
+            Ok(Ok(jobs)) => return info!(jobs, "unfinished jobs returned to the table"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => {
+                let seconds = GIVE_BACK_TIMEOUT.as_secs();
+                format!("the database has not answered within {seconds} s")
             }
-            Err(error) => {
-                error!(%error, "unfinished jobs could not be returned; others reclaim them after a lease");
-            }
+        };
+        if unfinished == 0 {
+            info!(%error, "this worker's row stays; another worker deletes it after a lease");
+        } else {
+            error!(%error, "unfinished jobs could not be returned; others reclaim them after a lease");
         }
     }
 }

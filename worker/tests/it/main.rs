@@ -58,6 +58,10 @@ mod iana;
 #[path = "../../../shared/tests/support/postgres_database.rs"]
 mod postgres_database;
 #[cfg(feature = "postgres")]
+#[path = "../../../shared/tests/support/postgres_proxy.rs"]
+#[allow(dead_code, reason = "tests of the engine need more of it")]
+mod postgres_proxy;
+#[cfg(feature = "postgres")]
 #[path = "../../../shared/tests/support/postgres_server.rs"]
 #[allow(dead_code, reason = "tests of the engine need more of it")]
 mod postgres_server;

@@ -7,11 +7,15 @@ use storm_shared::{
     models::{RequestId, Status},
     services::store::Store,
 };
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 
 use crate::{
     faketime,
-    postgres_server::PostgresServer,
+    postgres_proxy::Proxy,
+    postgres_server::{PostgresServer, until},
     process::WorkerProcess,
     program_database::folder_at,
     receiver::Receiver,
@@ -73,6 +77,55 @@ async fn a_worker_without_its_server_ends_at_sigterm_and_its_jobs_go_on_elsewher
     worker.signal("TERM");
     assert!(worker.ended().await.success());
     server.begin();
+    let _other = table.worker(&[]);
+    let row = table.ended(id).await;
+    assert_eq!((row.status, row.lost_claims), (Status::Completed, 1));
+}
+
+/// Ends a process whose server hangs, before its supervisor would kill it: that is 10 seconds after
+/// `DRAIN_TIMEOUT`. A single statement may take 20.
+async fn ends_in_time(process: WorkerProcess) {
+    let begun = Instant::now();
+    process.signal("TERM");
+    assert!(process.ended().await.success());
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn at_sigterm_processes_whose_server_hangs_end_before_their_supervisor_kills_them() {
+    let server = PostgresServer::start(&[]);
+    let proxy = Proxy::to(server.address()).await;
+    let behind = folder_at(format!("postgres://storm@{}/postgres", proxy.address()));
+    let short = ("DRAIN_TIMEOUT", "100ms");
+    let table = Table::of(folder_at(server.url())).await;
+    let worker = WorkerProcess::start(behind.path(), &[LEASE, short]);
+    let api = WorkerProcess::start_api(behind.path(), &[short]);
+    api.until_shown("/readyz", "HTTP/1.1 200").await;
+    let id = table.accept(300, None).await;
+    table
+        .row_when(id, |row| row.status == Status::Processing)
+        .await;
+    proxy.freeze();
+    // Its searches and heartbeats wait by now, and so does a submission.
+    let beats =
+        "SELECT coalesce(extract(epoch FROM clock_timestamp() - max(renewed_at))::bigint, 0)
+        FROM workers";
+    until(async || server.number(beats).await >= 2).await;
+    let body = r#"{"records": 1, "report_name": "hangs"}"#;
+    let submitted = api.send("POST", "/async", body);
+    let ended = async {
+        api.until_shown("/readyz", r#""database":"unreachable""#)
+            .await;
+    };
+    tokio::select! {
+        answer = submitted => panic!("{answer:?}"),
+        () = ended => {}
+    }
+    tokio::join!(ends_in_time(worker), ends_in_time(api));
     let _other = table.worker(&[]);
     let row = table.ended(id).await;
     assert_eq!((row.status, row.lost_claims), (Status::Completed, 1));

@@ -212,13 +212,15 @@ pub(super) async fn expire(
 }
 
 /// Keeps the row of a worker whose lease has ended, without being a lease, if it holds what is
-/// `left`.
+/// `left`. ON CONFLICT: a graceful end that waits for an expiry does not see the row which that
+/// keeps.
 async fn keep_for(session: &Session, owner: OwnerId, left: &[Uuid]) -> Result<(), Error> {
     if left.is_empty() {
         return Ok(());
     }
     let keep = "INSERT INTO workers (owner, beat, renewed_at, handlers)
-         VALUES ($1, $2, now(), '{}')";
+         VALUES ($1, $2, now(), '{}')
+         ON CONFLICT (owner) DO NOTHING";
     let values = [
         (&owner.uuid() as _, Type::UUID),
         (&EXPIRED as _, Type::INT8),

@@ -24,6 +24,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
 
 use super::{
     error::Error,
@@ -85,6 +86,9 @@ const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL idle_in_transaction_session_timeout = '15s';
     SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
     SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0";
+
+/// How long a store that closes waits for what is under way.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// As often a write runs that others are in the way of.
 const TRIES: u32 = 5;
@@ -198,6 +202,8 @@ impl Sessions {
     }
 
     /// Commits what is queued, and closes the connections. Later operations fail.
+    ///
+    /// Nobody waits for the outcomes any more, so a server that hangs is given [`CLOSE`].
     pub(super) async fn close(&self) {
         self.writes.close();
         for reads in [&self.reads, &self.reading, &self.reading_long] {
@@ -205,7 +211,13 @@ impl Sessions {
         }
         self.closing.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if timeout(CLOSE, self.tasks.wait()).await.is_err() {
+            let writes = self.tasks.len();
+            warn!(
+                writes,
+                "the database has not answered in time: the outcome of writes is unknown"
+            );
+        }
         self.connections.close();
         self.pool.close();
     }

@@ -268,7 +268,8 @@ impl Change<'_> {
         let new = &self.moment.row;
         prop_assert_eq!(old.parked, Some(Parked::ByPause), "not parked by a pause");
         prop_assert!(!self.moment.is_origin_paused, "its origin is paused");
-        prop_assert!(new.due < old.due, "it is not due earlier");
+        // Or at the same time: the tables say it to the millisecond, and the engine is more exact.
+        prop_assert!(new.due <= old.due, "it is due later");
         let expected = Row {
             due: new.due,
             parked: Some(Parked::Since),
