@@ -6,6 +6,7 @@
 //!   backlog counted, `startup` answers `503`. [`descriptors`]: how it spends file descriptors.
 //! * [`request_check`]: refuses requests for another host or from another origin, and callbacks.
 //! * [`auth`]: authentication, tenant, scope and rate limit; [`limiter`] is the rate limiter.
+//! * [`assets`]: the files of the pages in a browser, which need no token.
 //! * [`routes`]: maps path and method to a controller, or to `404` or `405`.
 //! * [`body`]: reads a request's body, bounded in size and time.
 //! * [`trace`], [`idempotency`] and [`prefer`]: read the headers `traceparent`, `Idempotency-Key`
@@ -29,6 +30,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod assets;
 pub mod auth;
 pub mod backlog_limit;
 pub mod body;

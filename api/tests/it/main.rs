@@ -10,6 +10,7 @@
 mod acceptance;
 mod admin;
 mod admission;
+mod assets;
 mod auth;
 mod cli;
 mod client;
