@@ -1,8 +1,10 @@
 //! The files that browsers get: pages, their style and their scripts, embedded in the program.
+//! And the description of the API, which the program makes.
 //!
 //! They hold no data, so they need no token and have no rate limit. [`File`] says how one is
 //! served, and [`TABLES`] lists all of them.
 
+mod docs;
 mod ui;
 
 use std::{io::Write as _, sync::LazyLock};
@@ -21,7 +23,7 @@ use warp::{
 use crate::reply::Problem;
 
 /// Every file: a table for each page.
-const TABLES: [&[File]; 1] = [&ui::FILES];
+const TABLES: [&[File]; 2] = [&ui::FILES, &docs::FILES];
 
 /// Nothing but our own files runs, and nothing is inline: text that a page shows can't be a script.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -34,7 +36,13 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 pub struct File {
     path: &'static str,
     kind: &'static str,
-    text: &'static str,
+    text: Text,
+}
+
+enum Text {
+    Embedded(&'static str),
+    /// Made by the program, once.
+    Made(fn() -> &'static str),
 }
 
 /// What is served of a file.
@@ -61,7 +69,20 @@ static PREPARED: LazyLock<Vec<Prepared>> = LazyLock::new(|| {
 impl File {
     /// The file at `path`, of the media type `kind`.
     pub const fn new(path: &'static str, kind: &'static str, text: &'static str) -> Self {
-        Self { path, kind, text }
+        Self {
+            path,
+            kind,
+            text: Text::Embedded(text),
+        }
+    }
+
+    /// JSON that the program makes: always the same.
+    pub const fn json(path: &'static str, make: fn() -> &'static str) -> Self {
+        Self {
+            path,
+            kind: "application/json",
+            text: Text::Made(make),
+        }
     }
 
     /// An HTML page.
@@ -78,11 +99,18 @@ impl File {
     pub const fn script(path: &'static str, text: &'static str) -> Self {
         Self::new(path, "text/javascript; charset=utf-8", text)
     }
+
+    fn text(&self) -> &'static str {
+        match self.text {
+            Text::Embedded(text) => text,
+            Text::Made(make) => make(),
+        }
+    }
 }
 
 impl Prepared {
     fn of(file: &File) -> Self {
-        let plain = Bytes::from_static(file.text.as_bytes());
+        let plain = Bytes::from_static(file.text().as_bytes());
         let digest: [u8; 32] = Sha256::digest(&plain).into();
         // Half of it is enough.
         let half = digest.first_chunk().copied().unwrap_or_default();
@@ -153,14 +181,20 @@ pub fn is_asset(path: &str) -> bool {
 
 /// Serves the files. Other paths match other routes.
 pub fn assets() -> impl Filter<Extract = (Response,), Error = Rejection> + Copy {
-    warp::path::full()
-        .and_then(async |path: FullPath| {
-            let file = PREPARED.iter().find(|file| file.path == path.as_str());
-            file.ok_or_else(warp::reject)
+    warp::method()
+        // Its target is no path, where warp panics.
+        .and_then(async |method: Method| match method {
+            Method::CONNECT => Err(warp::reject()),
+            method => Ok(method),
         })
-        .and(warp::method())
+        .and(warp::path::full())
+        .and_then(async |method: Method, path: FullPath| {
+            let file = PREPARED.iter().find(|file| file.path == path.as_str());
+            let file = file.ok_or_else(warp::reject)?;
+            Ok::<_, Rejection>((method, file))
+        })
         .and(warp::header::headers_cloned())
-        .map(|file: &Prepared, method, headers| match method {
+        .map(|(method, file): (Method, &Prepared), headers| match method {
             // hyper omits the body for HEAD.
             Method::GET | Method::HEAD => file.answer(&headers),
             _ => Problem::method_not_allowed("GET, HEAD").into_response(),
@@ -225,7 +259,7 @@ mod tests {
             let mut text = String::new();
             let mut decoder = GzDecoder::new(&gzip.body[..]);
             decoder.read_to_string(&mut text).unwrap();
-            assert_eq!(text, file.text, "{}", file.path);
+            assert_eq!(text, file.text(), "{}", file.path);
             assert_ne!(gzip.tag, prepared.plain.tag, "{}", file.path);
         }
         assert!(PREPARED.iter().any(|file| file.gzip.is_some()));
@@ -235,7 +269,7 @@ mod tests {
     #[test]
     fn no_page_has_an_inline_script_style_or_handler_or_names_another_host() {
         for file in TABLES.into_iter().flatten() {
-            let text = file.text.to_ascii_lowercase();
+            let text = file.text().to_ascii_lowercase();
             if !file.kind.starts_with("text/html") {
                 continue;
             }

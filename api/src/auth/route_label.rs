@@ -13,7 +13,7 @@ pub(super) enum RouteLabel {
     Readyz,
     Metrics,
     Admin,
-    /// The live page, which is at `/`, and its files.
+    /// The live page, which is at `/`, the description of the API, and their files.
     Ui,
     Other,
 }
@@ -30,7 +30,7 @@ impl RouteLabel {
             Some("readyz") => Self::Readyz,
             Some("metrics") => Self::Metrics,
             Some("admin") => Self::Admin,
-            Some("ui") => Self::Ui,
+            Some("ui" | "docs" | "openapi.json") => Self::Ui,
             Some("") if path == "/" => Self::Ui,
             _ => Self::Other,
         }

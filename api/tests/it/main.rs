@@ -14,6 +14,7 @@ mod assets;
 mod auth;
 mod cli;
 mod client;
+mod contract;
 #[cfg(target_os = "linux")]
 mod descriptors;
 mod erase;
