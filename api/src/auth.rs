@@ -37,6 +37,7 @@ use warp::{
 
 use self::route_label::RouteLabel;
 use crate::{
+    assets::is_asset,
     body,
     limiter::{Limiter, Quota},
     metrics::Metrics,
@@ -104,7 +105,8 @@ pub struct Scraper;
 /// With `ADMIN_TOKENS`, the paths under `/admin` need one of these, and carry their [`Operator`]
 /// instead. They are not limited. A token of the other list is valid, and not allowed: `403`.
 ///
-/// `/healthz`, `/livez` and `/readyz` are exempt from the last three. `/metrics` is exempt from
+/// `/healthz`, `/livez`, `/readyz` and the [files of pages](crate::assets) are exempt from the last
+/// three. `/metrics` is exempt from
 /// rate limiting, and takes `METRICS_TOKEN` instead if that is set.
 #[derive(Clone)]
 pub struct AuthLayer {
@@ -117,6 +119,8 @@ struct Shared {
     hosts: HostNames,
     /// Whether this listener serves `/metrics`.
     has_metrics: bool,
+    /// Whether it serves the files of pages.
+    has_assets: bool,
     metrics: Metrics,
     body_timeout: Duration,
 }
@@ -157,12 +161,12 @@ impl AuthLayer {
     /// For the API's listener.
     pub fn for_api(settings: &Settings, metrics: Metrics) -> Self {
         let has_metrics = settings.access.metrics_addr.is_none();
-        Self::start(settings, metrics, has_metrics, Access::of_api)
+        Self::start(settings, metrics, has_metrics, true, Access::of_api)
     }
 
     /// For a listener that serves `/metrics` only: `METRICS_TOKEN` applies, `API_TOKENS` do not.
     pub fn for_metrics(settings: &Settings, metrics: Metrics) -> Self {
-        Self::start(settings, metrics, true, |settings, _| {
+        Self::start(settings, metrics, true, false, |settings, _| {
             Access::of_metrics(settings)
         })
     }
@@ -172,6 +176,7 @@ impl AuthLayer {
         settings: &Settings,
         metrics: Metrics,
         has_metrics: bool,
+        has_assets: bool,
         access: fn(&AccessSettings, Option<&Access>) -> Access,
     ) -> Self {
         let live = Live::new(access(&settings.access, None));
@@ -185,6 +190,7 @@ impl AuthLayer {
                 access: live,
                 hosts: settings.access.hosts.clone(),
                 has_metrics,
+                has_assets,
                 metrics,
                 body_timeout: settings.http.timeout,
             }),
@@ -219,7 +225,9 @@ impl AuthLayer {
                     // Some caches keep an answer that says nothing, and a client that polls would
                     // get the same state again and again. Other methods are not cached.
                     let no_store = HeaderValue::from_static("no-store");
-                    response.headers_mut().insert(CACHE_CONTROL, no_store);
+                    // A page's file says how it is cached.
+                    let cached = response.headers_mut().entry(CACHE_CONTROL);
+                    cached.or_insert(no_store);
                 }
                 // Counted here and not in the routes, which never see a refused request.
                 shared.count(route_label, &response, begun);
@@ -329,6 +337,7 @@ impl Shared {
         // Exact paths only. A route may match other spellings of a path; those need a token.
         match path {
             "/healthz" | "/livez" | "/readyz" => Ok(None),
+            _ if self.has_assets && is_asset(path) => Ok(None),
             METRICS if self.has_metrics => {
                 if !access.may_scrape(headers) {
                     return Err(AuthError::Unauthorized);

@@ -6,6 +6,8 @@
 //!   backlog counted, `startup` answers `503`. [`descriptors`]: how it spends file descriptors.
 //! * [`request_check`]: refuses requests for another host or from another origin, and callbacks.
 //! * [`auth`]: authentication, tenant, scope and rate limit; [`limiter`] is the rate limiter.
+//! * [`assets`]: the files of the pages in a browser, which need no token, and the description of
+//!   the API, which [`openapi`] makes.
 //! * [`routes`]: maps path and method to a controller, or to `404` or `405`.
 //! * [`body`]: reads a request's body, bounded in size and time.
 //! * [`trace`], [`idempotency`] and [`prefer`]: read the headers `traceparent`, `Idempotency-Key`
@@ -29,6 +31,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod assets;
 pub mod auth;
 pub mod backlog_limit;
 pub mod body;
@@ -43,6 +46,7 @@ pub mod handlers;
 pub mod idempotency;
 pub mod limiter;
 pub mod metrics;
+pub mod openapi;
 pub mod pauses;
 mod polling;
 pub mod prefer;

@@ -33,7 +33,7 @@ pub use admin::{
     AuditRecordShown, Bulked, PausesShown, audit, bulk, pause_changed, pause_message, pauses,
 };
 pub use handlers::handlers;
-pub use problem::{FieldError, Problem, ProblemName};
+pub use problem::{FieldError, Kind, Problem, ProblemName};
 pub use submitted::{Submitted, Waited, accepted, not_waited, result, waited};
 
 /// `202` for a started redelivery.

@@ -24,6 +24,7 @@ use warp::{Filter, Rejection, Reply, reply::Response};
 
 use crate::{
     app::App,
+    assets::{assets, is_asset},
     auth::{Caller, Operator, Scraper},
     body::{self, Body, Unread},
     controllers::{admin, asynchronous, handlers, health, redelivery, requests, sync},
@@ -95,6 +96,8 @@ fn others(
         .unify()
         .or(probes(readiness).boxed())
         .unify()
+        .or(assets().boxed())
+        .unify()
         .or(metrics(app.metrics.clone()).boxed())
         .unify()
         .or(admin(app).boxed())
@@ -103,17 +106,24 @@ fn others(
     others.or(not_found()).unify()
 }
 
-/// The routes until the database is open: `/livez` and `/readyz`, and `503` for everything else.
+/// The routes until the database is open: `/livez`, `/readyz` and the pages' files, and `503` for
+/// everything else.
 pub fn starting(
     readiness: &Readiness,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     let others = warp::any().map(|| Problem::not_open_yet().into_response());
-    probes(readiness).boxed().or(others).unify()
+    probes(readiness)
+        .boxed()
+        .or(assets().boxed())
+        .unify()
+        .or(others)
+        .unify()
 }
 
-/// Whether the request is one for `/livez` or `/readyz`.
-pub fn is_probe<B>(request: &Request<B>) -> bool {
-    matches!(request.uri().path(), "/livez" | "/readyz")
+/// Whether the request is one that needs no database: for `/livez`, `/readyz` or a page's file.
+pub fn needs_no_database<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    matches!(path, "/livez" | "/readyz") || is_asset(path)
 }
 
 /// `/metrics` only, for the listener of `METRICS_ADDR`.

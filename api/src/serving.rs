@@ -50,7 +50,7 @@ pub(crate) async fn serve_opening(
     let gate = Gate::closed();
     let starting = warp::service(routes::starting(&readiness));
     let starting = TowerToHyperService::new(starting);
-    let service = auth.before(gate.service(starting, routes::is_probe));
+    let service = auth.before(gate.service(starting, routes::needs_no_database));
     let stop = CancellationToken::new();
     let server = server::serve(
         listener,

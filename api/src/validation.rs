@@ -20,6 +20,7 @@ use storm_shared::{
 
 use crate::{body::LIMIT, reply::Problem};
 pub use admin::{AuditPage, audit, paused};
+pub(crate) use bulk::MAX_IDS as MAX_BULK_IDS;
 pub use bulk::{BulkForm, bulk};
 use faults::Faults;
 pub use handler::HandlerForm;
@@ -27,6 +28,16 @@ pub use list::list;
 pub use page::page;
 pub use report::{AsyncForm, SyncForm};
 pub use wait::wait;
+
+/// The default and the largest size of each kind of page.
+pub(crate) mod bounds {
+    use super::{admin, bulk, list, page};
+
+    pub(crate) const LIST: (usize, usize) = (list::LIMIT, list::MAX_LIMIT);
+    pub(crate) const REDELIVERY: (usize, usize) = (page::LIMIT, page::MAX_LIMIT);
+    pub(crate) const BULK: (usize, usize) = (bulk::LIMIT, bulk::MAX_LIMIT);
+    pub(crate) const AUDIT: (usize, usize) = (admin::LIMIT, admin::MAX_LIMIT);
+}
 
 /// A valid submission of some work.
 #[derive(Clone, Debug, PartialEq, Eq)]

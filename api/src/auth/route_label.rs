@@ -13,6 +13,8 @@ pub(super) enum RouteLabel {
     Readyz,
     Metrics,
     Admin,
+    /// The live page, which is at `/`, the description of the API, and their files.
+    Ui,
     Other,
 }
 
@@ -28,6 +30,8 @@ impl RouteLabel {
             Some("readyz") => Self::Readyz,
             Some("metrics") => Self::Metrics,
             Some("admin") => Self::Admin,
+            Some("ui" | "docs" | "openapi.json") => Self::Ui,
+            Some("") if path == "/" => Self::Ui,
             _ => Self::Other,
         }
     }
@@ -43,6 +47,7 @@ impl RouteLabel {
             Self::Readyz => "readyz",
             Self::Metrics => "metrics",
             Self::Admin => "admin",
+            Self::Ui => "ui",
             Self::Other => "other",
         }
     }
@@ -53,7 +58,7 @@ mod tests {
     use super::RouteLabel;
 
     #[test]
-    fn every_path_has_one_of_ten_labels() {
+    fn every_path_has_one_of_a_fixed_set_of_labels() {
         for (path, name) in [
             ("/async", "async"),
             ("/async/thumbnails", "async"),
@@ -66,7 +71,8 @@ mod tests {
             ("/readyz", "readyz"),
             ("/metrics", "metrics"),
             ("/admin/pause", "admin"),
-            ("/", "other"),
+            ("/", "ui"),
+            ("/ui/page.css", "ui"),
             ("", "other"),
             ("*", "other"),
             ("/Async", "other"),

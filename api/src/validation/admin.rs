@@ -11,8 +11,8 @@ use super::{
 use crate::reply::Problem;
 
 /// The default and the largest page of the audit.
-const LIMIT: usize = 20;
-const MAX_LIMIT: usize = 100;
+pub(super) const LIMIT: usize = 20;
+pub(super) const MAX_LIMIT: usize = 100;
 
 /// A page of the audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use super::{
 use crate::reply::Problem;
 
 /// The default and the largest page.
-const LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
+pub(super) const LIMIT: usize = 100;
+pub(super) const MAX_LIMIT: usize = 1000;
 
 /// The most ids.
-const MAX_IDS: usize = 100;
+pub(crate) const MAX_IDS: usize = 100;
 
 const EXAMPLE: &str = r#"{"origin": "https://example.com", "dry_run": true}"#;
 

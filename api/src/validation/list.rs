@@ -10,8 +10,8 @@ use crate::reply::Problem;
 
 /// The default and the largest page size. An entry has at most a URL of 2048 characters and the
 /// detail of a failure, so the largest page stays below a megabyte.
-const LIMIT: usize = 20;
-const MAX_LIMIT: usize = 100;
+pub(super) const LIMIT: usize = 20;
+pub(super) const MAX_LIMIT: usize = 100;
 
 const KNOWN: &str = "`status`, `handler`, `created_after`, `created_before`, `limit` and `cursor`";
 

@@ -6,8 +6,8 @@ use super::{faults::Faults, query};
 use crate::reply::Problem;
 
 /// The default and the largest page size.
-const LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
+pub(super) const LIMIT: usize = 100;
+pub(super) const MAX_LIMIT: usize = 1000;
 
 const KNOWN: &str = "`status`, `since`, `limit` and `cursor`";
 

@@ -18,14 +18,14 @@ const JOB: &str = r#"{"records": 1, "report_name": "a"}"#;
 const EVERYTHING: &str = r#"{"everything": true}"#;
 
 /// A server with one client and one operator.
-struct Operated {
-    server: Server,
-    client: Token,
-    operator: Token,
+pub(crate) struct Operated {
+    pub(crate) server: Server,
+    pub(crate) client: Token,
+    pub(crate) operator: Token,
 }
 
 impl Operated {
-    async fn start(overrides: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(overrides: &[(&str, &str)]) -> Self {
         let (client, operator) = (token(), token());
         let entries = [entry("one", &client), entry("ops", &operator)];
         let tokens = [

@@ -72,7 +72,6 @@ async fn every_path_but_the_health_checks_requires_a_token() {
         "/requests/x",
         UNKNOWN,
         "/metrics",
-        "/",
         "/nothing",
         "/healthz/",
         "//healthz",

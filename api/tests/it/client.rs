@@ -1,4 +1,5 @@
-//! An HTTP client that sends raw bytes, so that tests can send malformed requests.
+//! An HTTP client that sends raw bytes, so that tests can send malformed requests. It checks that
+//! every answer is as the description of the API says.
 
 use std::{fmt::Display, io, net::SocketAddr};
 
@@ -9,10 +10,16 @@ use tokio::{
     time::timeout,
 };
 
-use crate::PATIENCE;
+use crate::{
+    PATIENCE,
+    contract::{self, Sent},
+};
 
 /// One connection.
-pub(crate) struct Client(BufReader<TcpStream>);
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+    sent: Sent,
+}
 
 /// A response.
 #[derive(Debug)]
@@ -54,40 +61,59 @@ pub(crate) async fn health(addr: SocketAddr) -> Answer {
 
 impl Client {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        Self(BufReader::new(TcpStream::connect(addr).await.unwrap()))
+        Self {
+            stream: BufReader::new(TcpStream::connect(addr).await.unwrap()),
+            sent: Sent::default(),
+        }
     }
 
     pub(crate) async fn send(&mut self, request: impl AsRef<[u8]>) {
-        self.0.get_mut().write_all(request.as_ref()).await.unwrap();
+        self.sent.add(request.as_ref());
+        let stream = self.stream.get_mut();
+        stream.write_all(request.as_ref()).await.unwrap();
     }
 
     /// Sends what a server that has closed the connection may not take.
     pub(crate) async fn send_if_open(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.0.get_mut().write_all(bytes.as_ref()).await;
+        self.sent.add(bytes.as_ref());
+        let _ = self.stream.get_mut().write_all(bytes.as_ref()).await;
     }
 
     /// Waits for the first bytes of a response, or the end of the connection. An error: it was
     /// reset.
     pub(crate) async fn has_answer(&mut self) -> io::Result<()> {
-        self.0.fill_buf().await.map(drop)
+        self.stream.fill_buf().await.map(drop)
     }
 
     /// Reads the next response.
     pub(crate) async fn answer(&mut self) -> Answer {
-        let mut answer = self.head().await;
+        let mut answer = self.read_head().await;
         let length = answer.header("content-length").unwrap().parse().unwrap();
         let mut body = vec![0; length];
-        timeout(PATIENCE, self.0.read_exact(&mut body))
+        timeout(PATIENCE, self.stream.read_exact(&mut body))
             .await
             .expect("a body")
             .unwrap();
         answer.body = String::from_utf8(body).unwrap();
+        if let Some(request) = self.sent.next() {
+            contract::check(&request, &answer);
+        }
         answer
     }
 
     /// Reads the next response without a body, as `HEAD` returns it.
     pub(crate) async fn head(&mut self) -> Answer {
-        let status = self.line().await;
+        let answer = self.read_head().await;
+        match self.sent.next() {
+            Some(request) if request.method == "HEAD" => contract::check(&request, &answer),
+            // Its body follows, and the test reads it.
+            _ => self.sent.lose(),
+        }
+        answer
+    }
+
+    async fn read_head(&mut self) -> Answer {
+        let status = self.read_line().await;
         let status = status.strip_prefix("HTTP/1.1 ").expect(&status);
         let mut answer = Answer {
             status: status[..3].parse().unwrap(),
@@ -95,7 +121,7 @@ impl Client {
             body: String::new(),
         };
         loop {
-            let line = self.line().await;
+            let line = self.read_line().await;
             let Some((name, value)) = line.split_once(": ") else {
                 return answer;
             };
@@ -107,15 +133,21 @@ impl Client {
 
     /// Waits for data or EOF; true if the server closed the connection without sending more.
     pub(crate) async fn is_closed(&mut self) -> bool {
-        let rest = timeout(PATIENCE, self.0.fill_buf())
+        let rest = timeout(PATIENCE, self.stream.fill_buf())
             .await
             .expect("bytes, or their end");
         rest.is_ok_and(<[u8]>::is_empty)
     }
 
+    /// Reads the next line of what the server sends, whatever it is.
     pub(crate) async fn line(&mut self) -> String {
+        self.sent.lose();
+        self.read_line().await
+    }
+
+    async fn read_line(&mut self) -> String {
         let mut line = String::new();
-        timeout(PATIENCE, self.0.read_line(&mut line))
+        timeout(PATIENCE, self.stream.read_line(&mut line))
             .await
             .expect("an answer")
             .unwrap();
@@ -129,6 +161,24 @@ impl Answer {
             .iter()
             .find(|(header, _)| header == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    pub(crate) fn is_problem(&self) -> bool {
+        self.header("content-type") == Some("application/problem+json")
+    }
+
+    /// The name of the problem that it is.
+    pub(crate) fn problem_name(&self) -> Option<String> {
+        if !self.is_problem() {
+            return None;
+        }
+        let problem: Value = serde_json::from_str(&self.body).ok()?;
+        let name = problem["type"].as_str()?.strip_prefix("urn:storm:problem:");
+        name.map(str::to_owned)
     }
 
     pub(crate) fn text(&self) -> &str {

@@ -10,9 +10,11 @@
 mod acceptance;
 mod admin;
 mod admission;
+mod assets;
 mod auth;
 mod cli;
 mod client;
+mod contract;
 #[cfg(target_os = "linux")]
 mod descriptors;
 mod erase;

@@ -33,7 +33,7 @@ async fn a_body_that_is_not_utf_8_is_400() {
 async fn an_unknown_path_is_404() {
     let server = Server::start(&[]).await;
     for path in [
-        "/",
+        "//",
         "/nothing",
         "/async/more/than",
         "/handlers/x",

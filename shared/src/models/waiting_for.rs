@@ -35,3 +35,17 @@ pub enum WaitReason {
     /// Its worker is silent: it is reclaimed when the lease ends.
     Lease,
 }
+
+impl WaitReason {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::Capacity,
+        Self::Running,
+        Self::Paused,
+        Self::Retry,
+        Self::Receiver,
+        Self::Handler,
+        Self::Quarantine,
+        Self::Lease,
+    ];
+}

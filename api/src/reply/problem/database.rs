@@ -4,9 +4,8 @@ use storm_shared::{
     models::RequestId,
     services::store::{StoreError, Trouble},
 };
-use warp::http::StatusCode;
 
-use super::{Extension, Problem, RETRY_AFTER_REPAIR};
+use super::{Extension, Kind, Problem, RETRY_AFTER_REPAIR};
 
 impl Problem {
     /// The store failed. Its own message can contain paths and SQL, so it is logged and not sent.
@@ -14,7 +13,7 @@ impl Problem {
         match error {
             StoreError::QueueFull => {
                 let detail = "Too many requests are waiting for the database. Retry later.";
-                Self::unavailable("overloaded", "Overloaded", detail)
+                Self::unavailable(Kind::Overloaded, detail)
             }
             StoreError::Closed => Self::shutting_down(),
             other => Self::database(other.trouble().unwrap_or(Trouble::Other)),
@@ -37,12 +36,7 @@ impl Problem {
         );
         Self {
             extension: request_id.map_or(Extension::None, Extension::RequestId),
-            ..Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "outcome-unknown",
-                "Outcome unknown",
-                detail,
-            )
+            ..Self::new(Kind::OutcomeUnknown, detail)
         }
     }
 
@@ -61,64 +55,54 @@ impl Problem {
     pub fn not_open_yet() -> Self {
         let detail = "The database is not open yet; the service's log says why. Retry later: the service \
                       continues by itself as soon as it can open it.";
-        Self::needs_repair("database-unavailable", "Database unavailable", detail)
+        Self::needs_repair(Kind::DatabaseUnavailable, detail)
     }
 
     fn database(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Busy => Self::unavailable(
-                "database-locked",
-                "Database locked",
+                Kind::DatabaseLocked,
                 "Another program holds the database's lock. Retry in a moment. If this persists, the \
                  operator has to stop that program.",
             ),
             Trouble::Full => Self::needs_repair(
-                "database-full",
-                "Database full",
+                Kind::DatabaseFull,
                 "The database's disk is full, a quota or file size limit is reached, or the disk fails. \
                  Retry when the operator has made room; the service then continues by itself.",
             ),
             Trouble::ReadOnly => Self::needs_repair(
-                "database-read-only",
-                "Database read-only",
+                Kind::DatabaseReadOnly,
                 "The database or its folder is not writable. Retry when the operator has made it \
                  writable; the service then continues by itself.",
             ),
             Trouble::Corrupt => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "database-corrupt",
-                "Database corrupt",
+                Kind::DatabaseCorrupt,
                 "The database file is damaged, and a retry does not help. The operator has to stop the \
                  service and restore the file from a backup, or save what can be read of it.",
             ),
             Trouble::Moved => Self::needs_repair(
-                "database-moved",
-                "Database moved",
+                Kind::DatabaseMoved,
                 "The database file was moved, deleted or replaced while it is open, so a request that is \
                  accepted now would be lost. Retry when the operator has put the file back or \
                  restored it.",
             ),
             Trouble::Migrated => Self::needs_repair(
-                "database-migrated",
-                "Database migrated",
+                Kind::DatabaseMigrated,
                 "The service's data was moved to another database, and this process still uses the \
                  old one. Retry when the operator has restarted it with the new one.",
             ),
             Trouble::Io => Self::needs_repair(
-                "database-failing",
-                "Database failing",
+                Kind::DatabaseFailing,
                 "The database's disk has I/O errors. Retry later. The operator finds the error in the \
                  service's log and has to check the disk.",
             ),
             Trouble::Unreachable => Self::unavailable(
-                "database-unreachable",
-                "Database unreachable",
+                Kind::DatabaseUnreachable,
                 "The database's server does not answer. Retry later; the service continues by itself \
                  as soon as the server does.",
             ),
             Trouble::Other => Self::unavailable(
-                "database-unavailable",
-                "Database unavailable",
+                Kind::DatabaseUnavailable,
                 "The database is unavailable. Retry later.",
             ),
         }
@@ -138,7 +122,10 @@ mod tests {
     fn an_unknown_outcome_names_the_request_and_invites_no_retry() {
         let id = RequestId::generate();
         let problem = Problem::outcome_unknown(id);
-        assert_eq!((problem.name, problem.header), ("outcome-unknown", None));
+        assert_eq!(
+            (problem.kind.name(), problem.header),
+            ("outcome-unknown", None)
+        );
         assert_eq!(problem.request_id(), Some(id));
         let look = format!("GET /requests/{id}");
         assert!(problem.detail().contains(&look), "{}", problem.detail());
@@ -149,7 +136,7 @@ mod tests {
     fn an_unknown_outcome_of_a_submission_with_a_key_invites_to_repeat_it() {
         let id = RequestId::generate();
         let problem = Problem::outcome_unknown_with_key(id);
-        assert_eq!(problem.name, "outcome-unknown");
+        assert_eq!(problem.kind.name(), "outcome-unknown");
         assert_eq!(problem.header, Some(("retry-after", "30")));
         assert_eq!(problem.request_id(), Some(id));
         assert!(problem.detail().contains("the same `idempotency-key`"));
@@ -170,10 +157,10 @@ mod tests {
             Trouble::Other,
         ] {
             let problem = Problem::database(trouble);
-            assert_eq!(problem.status, 503);
-            names.push(problem.name);
+            assert_eq!(problem.kind.status(), 503);
+            names.push(problem.kind.name());
             if problem.header.is_none() {
-                final_names.push(problem.name);
+                final_names.push(problem.kind.name());
             }
         }
         names.sort_unstable();
@@ -194,7 +181,7 @@ mod tests {
             (broken, "database-unavailable"),
         ] {
             let problem = Problem::store(&error);
-            assert_eq!(problem.name, name);
+            assert_eq!(problem.kind.name(), name);
             assert_eq!(problem.header, Some(("retry-after", "1")));
             let detail = problem.detail();
             assert!(

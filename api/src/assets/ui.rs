@@ -1,0 +1,19 @@
+//! The live page: at `/`, and what it loads below `/ui`.
+
+use storm_shared::uplot;
+
+use super::File;
+
+/// The files of the live page.
+pub(super) static FILES: [File; 6] = [
+    File::page("/", include_str!("../../assets/ui/page.html")),
+    File::style("/ui/page.css", include_str!("../../assets/ui/page.css")),
+    File::script("/ui/page.mjs", include_str!("../../assets/ui/page.mjs")),
+    File::script("/ui/uplot.js", uplot::SCRIPT),
+    File::style("/ui/uplot.css", uplot::STYLE),
+    File::new(
+        "/ui/uplot-license.txt",
+        "text/plain; charset=utf-8",
+        uplot::LICENSE,
+    ),
+];
