@@ -120,11 +120,28 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": theme}]
         self.devtools("Emulation.setEmulatedMedia", features=features)
 
-    def screenshot(self, file):
-        """Writes the whole page to a PNG file, and not only what a screen shows."""
-        taken = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
+    def screenshot(self, file, selector=None):
+        """Writes a PNG file of the whole page, and not only of what a screen shows; or of its first
+        element that matches `selector`, with a margin."""
+        clip = {} if selector is None else {"clip": self.box(selector)}
+        taken = self.devtools("Page.captureScreenshot", captureBeyondViewport=True, **clip)
         with open(file, "wb") as png:
             png.write(base64.b64decode(taken["data"]))
+
+    def box(self, selector):
+        """Where an element is in the page, with a margin, in pixels."""
+        return self.run(
+            """
+            const { left, top, width, height } =
+                document.querySelector(arguments[0]).getBoundingClientRect();
+            const margin = 16;
+            return {
+                x: Math.max(left + scrollX - margin, 0), y: Math.max(top + scrollY - margin, 0),
+                width: width + 2 * margin, height: height + 2 * margin, scale: 1,
+            };
+            """,
+            selector,
+        )
 
     def console(self):
         """What the console has got since the last call: warnings and errors, as text."""
