@@ -37,6 +37,7 @@
 //! | `old-workers` | 503 | a worker of the release before still runs, which knows no handlers |
 //! | `overloaded` | 503 | too many database operations are queued |
 //! | `too-many-waiters` | 503 | as many requests wait for results as may, or as many of the client's |
+//! | `too-many-viewers` | 503 | as many watch the live page as may |
 //! | `memory-budget-exceeded` | 503 | the bodies of other requests take all of `MEMORY_BUDGET` |
 //! | `database-locked` | 503 | another program holds the database's lock |
 //! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |
@@ -205,8 +206,8 @@ impl Problem {
     pub fn no_such_path() -> Self {
         let detail = "The paths are POST /sync, POST /async, POST /async/{handler}, GET /handlers, \
                       GET /requests, GET and DELETE /requests/{id}, POST /requests/{id}/redeliver, \
-                      POST /requests/{id}/erase, POST /requests/redeliver, GET /healthz, GET \
-                      /livez and GET /readyz.";
+                      POST /requests/{id}/erase, POST /requests/redeliver, GET /overview, GET \
+                      /healthz, GET /livez and GET /readyz.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
     }
 
@@ -238,7 +239,8 @@ impl Problem {
     /// The path under `/admin` does not exist. For operators only.
     pub fn no_such_admin_path() -> Self {
         let detail = "The paths of operators are GET and POST /admin/pause, POST /admin/resume, POST \
-                      /admin/cancel, POST /admin/redeliver and GET /admin/audit.";
+                      /admin/cancel, POST /admin/redeliver, GET /admin/audit and GET \
+                      /admin/overview.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
     }
 
@@ -541,6 +543,13 @@ impl Problem {
             // The connection is what there are too few of.
             ..problem.with_header("connection", "close")
         }
+    }
+
+    /// As many watch the live page as may.
+    pub fn too_many_viewers() -> Self {
+        let detail =
+            "As many watch as may. Retry later, or close a page that is no longer watched.";
+        Self::unavailable("too-many-viewers", "Too many viewers", detail)
     }
 
     /// All threads of `/sync` are busy, and its queue is full.

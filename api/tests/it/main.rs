@@ -33,6 +33,7 @@ mod memory;
 mod memory_budget;
 mod metrics;
 mod origins;
+mod overview;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod prefer;
