@@ -115,7 +115,8 @@ impl Admission {
             };
             let update = |(written, load): (WrittenBefore, Load)| {
                 let rates = drains.counted(Instant::now(), &load);
-                metrics.counted_backlog(load.unfinished, rates.all.per_second());
+                let rate = rates.all.per_second();
+                metrics.counted_backlog(load.unfinished, load.waiting, rate);
                 of_task.counted(written, &load, rates);
                 match of_task.change(&mut outage) {
                     Some(Change::Full) => warn!(

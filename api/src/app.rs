@@ -16,8 +16,8 @@ use tracing::warn;
 
 use crate::{
     admission::Admission, backlog_limit::BacklogLimit, due_watch::DueWatch, error::Error,
-    handler_watch::HandlerWatch, handlers::KnownHandlers, metrics::Metrics, pauses::PauseWatch,
-    sync_pool::SyncPool, waiters::Waiters,
+    handler_watch::HandlerWatch, handlers::KnownHandlers, metrics::Metrics, overview::OverviewFeed,
+    pauses::PauseWatch, sync_pool::SyncPool, waiters::Waiters,
 };
 
 /// How long the records of `/sync` may take at the end. Their clients have been answered, and the
@@ -50,6 +50,8 @@ pub struct App {
     pub notifier: Option<Notifier>,
     /// Those who wait for the result of a request.
     pub waiters: Waiters,
+    /// The figures of the live page.
+    pub overview: OverviewFeed,
     /// Runs the reports of `/sync`.
     pub pool: SyncPool,
     /// The API's counters.
@@ -95,6 +97,14 @@ impl App {
         let handlers = KnownHandlers::follow(&settings, metrics.clone());
         let waiters = Waiters::watch(store.clone(), &settings, metrics.clone());
         let handler_watch = HandlerWatch::start(store.clone(), metrics.clone());
+        let overview = OverviewFeed::start(
+            store.clone(),
+            &settings,
+            metrics.clone(),
+            &pauses,
+            handlers.clone(),
+            &handler_watch,
+        );
         Ok(Arc::new(Self {
             settings,
             handlers,
@@ -108,6 +118,7 @@ impl App {
             due_watch,
             notifier,
             waiters,
+            overview,
             pool,
             metrics,
             sync_requests: TaskTracker::new(),

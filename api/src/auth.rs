@@ -386,6 +386,15 @@ impl Shared {
         {
             self.metrics.acknowledged(begun.elapsed());
         }
+        let is_overload = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+        match route_label {
+            RouteLabel::Async if is_overload => self.metrics.job_refused(),
+            RouteLabel::Sync if is_overload => self.metrics.sync_refused(),
+            RouteLabel::Sync if status == StatusCode::OK => {
+                self.metrics.sync_answered(begun.elapsed());
+            }
+            _ => {}
+        }
     }
 
     fn refuse(&self, refusal: AuthError, request: Request<Incoming>) -> Response {

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod asynchronous;
 pub mod handlers;
 pub mod health;
+pub mod overview;
 pub mod redelivery;
 pub mod requests;
 pub mod sync;

@@ -47,6 +47,11 @@ impl HandlerWatch {
         }
     }
 
+    /// The load, which follows the counts.
+    pub fn live(&self) -> Live<Option<Loads>> {
+        self.last.clone()
+    }
+
     /// The load as of the last count; `None` before the first.
     pub fn current(&self) -> Arc<Option<Loads>> {
         self.last.get()

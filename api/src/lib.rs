@@ -21,6 +21,7 @@
 //! * [`pauses`]: what operators have paused, for the health check and the metrics.
 //! * [`sync_pool`]: the concurrency limit and bounded queue of `/sync`.
 //! * [`waiters`]: those who wait for the result of a request.
+//! * [`overview`]: samples what the live page shows, while somebody watches.
 //! * `repeat`: repeats a write whose outcome is unknown.
 //! * [`reply`]: all responses and their wording.
 //!
@@ -47,6 +48,7 @@ pub mod idempotency;
 pub mod limiter;
 pub mod metrics;
 pub mod openapi;
+pub mod overview;
 pub mod pauses;
 mod polling;
 pub mod prefer;

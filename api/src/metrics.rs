@@ -1,6 +1,7 @@
 //! The API's metrics. docs/OPERATIONS.md says what each means.
 
 mod handlers;
+mod live;
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,8 @@ use storm_shared::{
 };
 use warp::http::StatusCode;
 
-use self::handlers::HandlerMetrics;
+pub use self::live::LiveFigures;
+use self::{handlers::HandlerMetrics, live::Live};
 use crate::sync_pool::SyncPool;
 
 /// From a commit without fsync to the longest wait that a client bears.
@@ -77,6 +79,7 @@ pub struct Metrics {
     paused_origins: Gauge,
     queue: QueueMetrics,
     memory: MemoryMetrics,
+    live: Arc<Live>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -162,6 +165,7 @@ impl Metrics {
             paused_origins: Gauge::default(),
             queue: QueueMetrics::default(),
             memory: MemoryMetrics::default(),
+            live: Arc::default(),
         };
         // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
@@ -188,11 +192,35 @@ impl Metrics {
     /// Notes the time from the head of a request to its `202`.
     pub fn acknowledged(&self, after: Duration) {
         self.ack_seconds.observe(after.as_secs_f64());
+        self.live.acknowledged(after);
     }
 
     /// Counts a submission for `handler` that was accepted.
     pub fn accepted(&self, handler: &HandlerName, kind: Accepted) {
         self.handlers.accepted(handler, kind);
+        if kind == Accepted::New {
+            self.live.accepted();
+        }
+    }
+
+    /// Counts a submission of a job that was refused for the load.
+    pub fn job_refused(&self) {
+        self.live.refused();
+    }
+
+    /// Notes the time from the head of a request to `/sync` to its report.
+    pub fn sync_answered(&self, after: Duration) {
+        self.live.sync_answered(after);
+    }
+
+    /// Counts a request to `/sync` that was refused for the load, or not finished in time.
+    pub fn sync_refused(&self) {
+        self.live.sync_refused();
+    }
+
+    /// The figures of the overview.
+    pub fn live(&self) -> LiveFigures {
+        self.live.figures()
     }
 
     /// Counts jobs and redeliveries that were cancelled.
@@ -237,8 +265,10 @@ impl Metrics {
         self.sync_requests.watch(slots, requests);
     }
 
-    /// Reports how many jobs are unfinished, and how many the workers end in a second.
-    pub fn counted_backlog(&self, jobs: usize, drain_rate: f64) {
+    /// Reports how many jobs are unfinished, how many of them are due, and how many the workers end
+    /// in a second.
+    pub fn counted_backlog(&self, jobs: usize, due: usize, drain_rate: f64) {
+        self.live.counted(jobs, due);
         self.backlog_jobs
             .set(i64::try_from(jobs).unwrap_or(i64::MAX));
         self.drain_rate.set(drain_rate);
@@ -386,7 +416,7 @@ mod tests {
         let budget = MemoryBudget::new(1000);
         metrics.watch_memory(&budget);
         let _held = budget.reserve_up_to(10);
-        metrics.counted_backlog(7, 2.5);
+        metrics.counted_backlog(7, 3, 2.5);
         metrics.refused("async", "overloaded");
         metrics.accepted(&HandlerName::REPORT, Accepted::New);
         metrics.acknowledged(Duration::from_millis(4));

@@ -55,8 +55,16 @@ impl PauseWatch {
 
     /// All that is paused.
     pub fn current(&self) -> Pauses {
-        let pauses = self.known.pauses.read();
-        pauses.unwrap_or_else(PoisonError::into_inner).clone()
+        self.reader()()
+    }
+
+    /// Returns all that is paused, each time that it is called.
+    pub fn reader(&self) -> impl Fn() -> Pauses + Send + Sync + use<> {
+        let pauses = Arc::clone(&self.known.pauses);
+        move || {
+            let pauses = pauses.read();
+            pauses.unwrap_or_else(PoisonError::into_inner).clone()
+        }
     }
 
     /// Whether a job with a callback to `origin` has to wait for the end of a pause.

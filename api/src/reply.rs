@@ -3,6 +3,7 @@
 mod admin;
 mod handlers;
 mod json;
+pub mod overview;
 mod problem;
 mod submitted;
 

@@ -27,7 +27,7 @@ use crate::{
     assets::{assets, is_asset},
     auth::{Caller, Operator, Scraper},
     body::{self, Body, Unread},
-    controllers::{admin, asynchronous, handlers, health, redelivery, requests, sync},
+    controllers::{admin, asynchronous, handlers, health, overview, redelivery, requests, sync},
     idempotency::idempotency_key,
     metrics::Metrics,
     prefer::Prefer,
@@ -99,6 +99,8 @@ fn others(
         .or(assets().boxed())
         .unify()
         .or(metrics(app.metrics.clone()).boxed())
+        .unify()
+        .or(overview(app).boxed())
         .unify()
         .or(admin(app).boxed())
         .unify()
@@ -349,6 +351,17 @@ fn erasure(
         .unify()
 }
 
+fn overview(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let watch = get_or_head()
+        .and(caller())
+        .and(with(app))
+        .map(overview::of_caller)
+        .map(Reply::into_response);
+    warp::path!("overview").and(watch.or(method_not_allowed("GET, HEAD")).unify())
+}
+
 fn healthz(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
@@ -419,6 +432,11 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .and(with(app))
         .then(admin::audit)
         .map(Reply::into_response);
+    let overview = get_or_head()
+        .and(operator())
+        .and(with(app))
+        .map(overview::of_operator)
+        .map(Reply::into_response);
     let bulk = |action| {
         let form = body::json(timeout, memory.clone())
             .map(move |body: Result<Body, Problem>| validation::bulk(action, &body?.bytes));
@@ -443,6 +461,9 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .unify()
         .boxed()
         .or(warp::path!("admin" / "audit").and(audit.or(operators_only("GET, HEAD")).unify()))
+        .unify()
+        .boxed()
+        .or(warp::path!("admin" / "overview").and(overview.or(operators_only("GET, HEAD")).unify()))
         .unify()
         .boxed()
         // Only a path under `/admin` has an operator.

@@ -94,6 +94,7 @@ pub(crate) async fn serve_opening(
     }
     // At once, so that they do not take the time of the drain.
     app.waiters.stop();
+    app.overview.stop();
     // Not `close`: that drops work for which open requests still wait.
     app.pool.stop();
     stop.cancel();

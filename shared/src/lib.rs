@@ -15,6 +15,7 @@
 
 pub mod config;
 pub mod duration;
+pub mod durations;
 mod healthcheck;
 mod list;
 pub mod live;

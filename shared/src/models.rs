@@ -16,6 +16,7 @@ mod status;
 mod traceparent;
 mod transition;
 mod waiting_for;
+mod worker_report;
 
 pub use attempt::{Attempt, AttemptClass, Stage};
 pub use callback_url::{CallbackUrl, CallbackUrlError};
@@ -35,3 +36,4 @@ pub use status::Status;
 pub use traceparent::{Traceparent, TraceparentError};
 pub use transition::Transition;
 pub use waiting_for::{WaitReason, WaitingFor};
+pub use worker_report::{BreakerState, ReceiverReport, WorkerReport};

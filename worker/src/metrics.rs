@@ -4,7 +4,10 @@ mod labels;
 mod registration;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,8 +16,9 @@ use prometheus_client::{
     registry::Registry,
 };
 use storm_shared::{
+    durations::DurationRecorder,
     memory::{MemoryBudget, MemoryMetrics},
-    models::{AttemptClass, FailureReason, HandlerName},
+    models::{AttemptClass, FailureReason, HandlerName, WorkerReport},
     server::ConnectionMetrics,
     services::{
         queue::{QueueMetrics, QueueStatus},
@@ -76,6 +80,15 @@ pub struct Metrics {
     memory: MemoryMetrics,
     long_work: Counter,
     deleted: Counter,
+    reported: Arc<Reported>,
+}
+
+/// What the worker's report has beside the metrics, whose buckets are too wide for a plot.
+#[derive(Default)]
+struct Reported {
+    completed: AtomicU64,
+    failed: AtomicU64,
+    time_to_callback: DurationRecorder,
 }
 
 /// Keeps a gauge one higher until it is dropped.
@@ -140,6 +153,7 @@ impl Metrics {
             memory: MemoryMetrics::default(),
             long_work: Counter::default(),
             deleted: Counter::default(),
+            reported: Arc::default(),
         };
         // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
@@ -171,6 +185,7 @@ impl Metrics {
     /// A callback was delivered this long after its job was submitted.
     pub fn delivered(&self, after: Duration) {
         self.time_to_callback.observe(after.as_secs_f64());
+        self.reported.time_to_callback.record(after);
     }
 
     /// A job runs until the guard is dropped.
@@ -183,6 +198,8 @@ impl Metrics {
     pub fn expired(&self, expired: &Expired) {
         self.expired.inc();
         self.returned.inc_by(expired.reclaimed as u64);
+        let poisoned = expired.poisoned as u64;
+        self.reported.failed.fetch_add(poisoned, Ordering::Relaxed);
         // Failed by the write that expired the lease, so no worker settles these jobs.
         self.ended_as(FailureReason::Poison.as_str(), expired.poisoned);
     }
@@ -250,6 +267,11 @@ impl Metrics {
     /// A job ended.
     pub fn ended(&self, outcome: &Outcome) {
         self.ended_as(outcome.as_str(), 1);
+        let reported = match outcome {
+            Outcome::Completed => &self.reported.completed,
+            Outcome::Failed(_) => &self.reported.failed,
+        };
+        reported.fetch_add(1, Ordering::Relaxed);
     }
 
     fn ended_as(&self, outcome: &'static str, jobs: usize) {
@@ -309,6 +331,18 @@ impl Metrics {
     /// Reports on the memory budget from now on.
     pub fn watch_memory(&self, budget: &MemoryBudget) {
         self.memory.watch(budget);
+    }
+
+    /// The worker's figures so far, which has run for `uptime`. Its slots and receivers are not
+    /// known here.
+    pub(crate) fn report(&self, uptime: Duration) -> WorkerReport {
+        let uptime_ms = uptime.as_millis().try_into().unwrap_or(u64::MAX);
+        WorkerReport {
+            completed: self.reported.completed.load(Ordering::Relaxed),
+            failed: self.reported.failed.load(Ordering::Relaxed),
+            time_to_callback: self.reported.time_to_callback.counts(),
+            ..WorkerReport::new(uptime_ms)
+        }
     }
 
     /// The text that a scrape returns.

@@ -13,6 +13,7 @@ pub(super) enum RouteLabel {
     Readyz,
     Metrics,
     Admin,
+    Overview,
     /// The live page, which is at `/`, the description of the API, and their files.
     Ui,
     Other,
@@ -30,6 +31,7 @@ impl RouteLabel {
             Some("readyz") => Self::Readyz,
             Some("metrics") => Self::Metrics,
             Some("admin") => Self::Admin,
+            Some("overview") => Self::Overview,
             Some("ui" | "docs" | "openapi.json") => Self::Ui,
             Some("") if path == "/" => Self::Ui,
             _ => Self::Other,
@@ -47,6 +49,7 @@ impl RouteLabel {
             Self::Readyz => "readyz",
             Self::Metrics => "metrics",
             Self::Admin => "admin",
+            Self::Overview => "overview",
             Self::Ui => "ui",
             Self::Other => "other",
         }
@@ -71,6 +74,7 @@ mod tests {
             ("/readyz", "readyz"),
             ("/metrics", "metrics"),
             ("/admin/pause", "admin"),
+            ("/overview", "overview"),
             ("/", "ui"),
             ("/ui/page.css", "ui"),
             ("", "other"),

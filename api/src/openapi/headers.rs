@@ -112,6 +112,12 @@ const HEADERS: &[Header] = &[
         example: "Bearer",
     },
     Header {
+        name: "x-accel-buffering",
+        kind: "string",
+        description: "`no`: a proxy must pass the events on as they come.",
+        example: "no",
+    },
+    Header {
         name: "x-content-type-options",
         kind: "string",
         description: "That the media type is to be taken as it is.",

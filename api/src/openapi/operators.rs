@@ -6,7 +6,7 @@ use super::{
     ID,
     operation::{Access, Answer, Operation},
     requests::query,
-    schemas,
+    schemas, service,
 };
 use crate::{reply::Kind, validation::bounds};
 
@@ -28,6 +28,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "RedeliverFilter",
         ),
         audit(),
+        service::overview("/admin/overview", "watchAll", Access::Operator),
     ];
     let of_operators = |operation: Operation| operation.tag("operators").access(Access::Operator);
     all.into_iter().map(of_operators).collect()

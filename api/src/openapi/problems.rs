@@ -59,6 +59,7 @@ pub(super) fn example(kind: Kind, id: RequestId) -> Problem {
         Kind::OldWorkers => Problem::old_workers(),
         Kind::Overloaded => Problem::store(&StoreError::QueueFull),
         Kind::TooManyWaiters => Problem::too_many_waiters(),
+        Kind::TooManyViewers => Problem::too_many_viewers(),
         Kind::TooManyConnections => Problem::too_many_connections(),
         Kind::MemoryBudgetExceeded => Problem::memory_budget_exceeded(),
         Kind::DatabaseLocked => of_database(Trouble::Busy),

@@ -6,7 +6,15 @@ use super::operation::{Access, Answer, Operation};
 use crate::reply::Kind;
 
 pub(super) fn operations() -> Vec<Operation> {
-    let all = vec![health(), live(), ready(), metrics(), description()];
+    let all = vec![
+        health(),
+        live(),
+        ready(),
+        metrics(),
+        overview("/overview", "watch", Access::Client)
+            .describe("A client sees its own receivers and failures only."),
+        description(),
+    ];
     let of_service = |operation: Operation| operation.tag("service");
     all.into_iter().map(of_service).collect()
 }
@@ -53,6 +61,25 @@ fn metrics() -> Operation {
         .describe("With `METRICS_ADDR` they are served there, and here is no such path.")
         .access(Access::Scraper)
         .answer(Answer::of("text/plain", text, "The metrics.").example("build", json!(example)))
+}
+
+/// The feed of the live page.
+pub(super) fn overview(path: &'static str, id: &'static str, access: Access) -> Operation {
+    let events = json!({
+        "type": "string",
+        "description": "Server-sent events: `history`, and then a `sample` each second.",
+    });
+    let example = "event: history\n\
+                   data: {\"client\":null,\"interval_ms\":1000,\"samples\":[],\"now\":null}\n\n";
+    let answer = Answer::of("text/event-stream", events, "The figures, as they come.");
+    Operation::get(path, id, "Watch the figures of each second")
+        .access(access)
+        .answer(
+            answer
+                .example("beginning", json!(example))
+                .header("x-accel-buffering"),
+        )
+        .problems(&[Kind::TooManyViewers])
 }
 
 fn description() -> Operation {

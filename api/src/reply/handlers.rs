@@ -13,7 +13,7 @@ use crate::{handler_watch::Loads, handlers::MAX_REPORT_PAYLOAD};
 
 /// A handler as clients see it: no URL, header or secret.
 #[derive(Serialize)]
-struct Handler<'a> {
+pub(super) struct Handler<'a> {
     name: &'a str,
     kind: &'static str,
     /// In one worker. Null if only the worker's own limit applies.
@@ -50,6 +50,14 @@ pub fn handlers(handlers: &Handlers, load: Option<&Loads>) -> Response {
         handlers: Vec<Handler<'a>>,
     }
 
+    let body = Body {
+        handlers: shown(handlers, load),
+    };
+    json(StatusCode::OK, &body)
+}
+
+/// The report and these handlers, with their load.
+pub(super) fn shown<'a>(handlers: &'a Handlers, load: Option<&Loads>) -> Vec<Handler<'a>> {
     let report = Handler {
         name: HandlerName::REPORT.as_str(),
         kind: "built-in",
@@ -67,10 +75,7 @@ pub fn handlers(handlers: &Handlers, load: Option<&Loads>) -> Response {
         let load = load.map(|load| load.get(&settings.name).copied().unwrap_or_default());
         Handler::of(settings, load)
     });
-    let body = Body {
-        handlers: std::iter::once(report).chain(named).collect(),
-    };
-    json(StatusCode::OK, &body)
+    std::iter::once(report).chain(named).collect()
 }
 
 impl<'a> Handler<'a> {

@@ -147,8 +147,8 @@ impl Problem {
     pub fn no_such_path() -> Self {
         let detail = "The paths are POST /sync, POST /async, POST /async/{handler}, GET /handlers, \
                       GET /requests, GET and DELETE /requests/{id}, POST /requests/{id}/redeliver, \
-                      POST /requests/{id}/erase, POST /requests/redeliver, GET /healthz, GET \
-                      /livez, GET /readyz and GET /openapi.json, which describes them.";
+                      POST /requests/{id}/erase, POST /requests/redeliver, GET /overview, GET \
+                      /healthz, GET /livez, GET /readyz and GET /openapi.json, which describes them.";
         Self::new(Kind::NotFound, detail)
     }
 
@@ -180,7 +180,8 @@ impl Problem {
     /// The path under `/admin` does not exist. For operators only.
     pub fn no_such_admin_path() -> Self {
         let detail = "The paths of operators are GET and POST /admin/pause, POST /admin/resume, POST \
-                      /admin/cancel, POST /admin/redeliver and GET /admin/audit.";
+                      /admin/cancel, POST /admin/redeliver, GET /admin/audit and GET \
+                      /admin/overview.";
         Self::new(Kind::NotFound, detail)
     }
 
@@ -429,6 +430,13 @@ impl Problem {
             // The connection is what there are too few of.
             ..problem.with_header("connection", "close")
         }
+    }
+
+    /// As many watch the live page as may.
+    pub fn too_many_viewers() -> Self {
+        let detail =
+            "As many watch as may. Retry later, or close a page that is no longer watched.";
+        Self::unavailable(Kind::TooManyViewers, detail)
     }
 
     /// All threads of `/sync` are busy, and its queue is full.

@@ -34,6 +34,7 @@ mod memory;
 mod memory_budget;
 mod metrics;
 mod origins;
+mod overview;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod prefer;

@@ -40,6 +40,7 @@ mod look;
 mod metrics;
 #[cfg(feature = "postgres")]
 mod moving;
+mod overview;
 mod pause;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -78,6 +79,7 @@ pub use self::{
     load::{Ended, HandlerLoad, Load, TenantLoad},
     look::{Capacity, DueJobs, Sought, is_long},
     metrics::{Connections, StoreMetrics},
+    overview::{Overview, WorkerSeen},
     pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses, UnparkCursor, Unparked},
     progress::Progress,
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},

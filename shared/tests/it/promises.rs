@@ -44,6 +44,7 @@ mod list;
 mod load;
 mod look;
 mod open;
+mod overview;
 mod pause;
 mod poison;
 mod progress;

@@ -294,6 +294,15 @@ impl TestDatabase {
         }
     }
 
+    /// Makes a worker say `report` of itself, which is JSON.
+    pub(crate) async fn set_report(&self, owner: OwnerId, report: &str) {
+        match self {
+            Self::Sqlite(database) => database.set_report(owner, report),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.set_report(owner, report).await,
+        }
+    }
+
     /// Makes a worker's row say nothing of circuit breakers, as one of a release before.
     pub(crate) async fn forget_breakers(&self, owner: OwnerId) {
         match self {

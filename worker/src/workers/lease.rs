@@ -7,14 +7,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use storm_shared::{
-    models::HandlerName,
+    models::{HandlerName, WorkerReport},
     outage::Outage,
     services::store::{Ended, Heartbeat, OpenBreaker, OwnerId, Pauses, Store, StoreError},
 };
@@ -34,6 +34,9 @@ const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Heartbeats within a lease, where that gives a shorter interval.
 const HEARTBEATS: u32 = 20;
+
+/// How often a heartbeat brings the worker's report. It is for people, and makes the write larger.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's right to hold jobs. It lasts as long as heartbeats renew it.
 pub struct Lease {
@@ -58,6 +61,27 @@ pub struct Lease {
     ended_long: AtomicU64,
     /// Wakes the quarantine, which claims the jobs of an expired worker.
     reclaimed: Notify,
+    reporter: OnceLock<Reporter>,
+}
+
+/// Makes the reports that go with heartbeats.
+struct Reporter {
+    report: Box<dyn Fn() -> WorkerReport + Send + Sync>,
+    /// When the last one was made.
+    last: Mutex<Option<Instant>>,
+}
+
+impl Reporter {
+    /// A report, if the last one is old enough. One that could not be written is made up for by the
+    /// next: its figures only grow.
+    fn due(&self) -> Option<WorkerReport> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL);
+        is_due.then(|| {
+            *last = Some(Instant::now());
+            (self.report)()
+        })
+    }
 }
 
 struct State {
@@ -122,7 +146,17 @@ impl Lease {
             ended: AtomicU64::new(0),
             ended_long: AtomicU64::new(0),
             reclaimed: Notify::new(),
+            reporter: OnceLock::new(),
         })
+    }
+
+    /// Heartbeats bring what `report` makes, from now on.
+    pub(super) fn report_by(&self, report: impl Fn() -> WorkerReport + Send + Sync + 'static) {
+        // A process has one: a later call changes nothing.
+        let _ = self.reporter.set(Reporter {
+            report: Box::new(report),
+            last: Mutex::default(),
+        });
     }
 
     /// The current term.
@@ -228,7 +262,11 @@ impl Lease {
             jobs: self.ended.load(Ordering::Relaxed),
             long_jobs: self.ended_long.load(Ordering::Relaxed),
         };
-        let renewal = match self.store.renew(owner, ended).await {
+        let renewed = match self.reporter.get().and_then(Reporter::due) {
+            Some(report) => self.store.renew_and_report(owner, ended, &report).await,
+            None => self.store.renew(owner, ended).await,
+        };
+        let renewal = match renewed {
             Err(StoreError::LeaseLost) => {
                 // What cost this worker its lease may have stalled the others, too.
                 *watch = Watch::new(self.length);

@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::models::{ClientName, Destination};
+use storm_shared::models::{ClientName, Destination, ReceiverReport};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -138,6 +138,11 @@ impl Origins {
         }
         self.shared.metrics.parked(ParkReason::Paused);
         Some(PAUSE_PARK_TIME)
+    }
+
+    /// The receivers that it remembers, for the worker's report.
+    pub(super) fn receivers(&self) -> Vec<ReceiverReport> {
+        lock(&self.shared.state).receivers()
     }
 
     /// The next destination whose breaker has closed again.

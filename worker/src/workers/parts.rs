@@ -1,8 +1,11 @@
 //! What the job pipeline shares with the loops that feed it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use storm_shared::{config::Settings, memory::MemoryBudget, services::store::Store};
+use storm_shared::{
+    config::Settings, memory::MemoryBudget, models::WorkerReport, services::store::Store,
+};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -57,25 +60,32 @@ impl Parts {
                 in_hand.end();
             }
         });
+        let lease = Lease::new(
+            store.clone(),
+            worker.lease,
+            worker.max_claims,
+            in_hand.clone(),
+            handlers.clone(),
+            pauses.clone(),
+            metrics.clone(),
+        );
+        let origins = Origins::new(
+            callback.per_origin,
+            callback.park_max,
+            slots.clone(),
+            pauses.clone(),
+            metrics.clone(),
+        );
+        lease.report_by({
+            let (metrics, slots, origins) = (metrics.clone(), slots.clone(), origins.clone());
+            let begun = Instant::now();
+            move || report(&metrics, begun.elapsed(), &slots, &origins)
+        });
         Self {
             store: store.clone(),
-            lease: Lease::new(
-                store.clone(),
-                worker.lease,
-                worker.max_claims,
-                in_hand.clone(),
-                handlers.clone(),
-                pauses.clone(),
-                metrics.clone(),
-            ),
+            lease,
             in_hand,
-            origins: Origins::new(
-                callback.per_origin,
-                callback.park_max,
-                slots.clone(),
-                pauses.clone(),
-                metrics.clone(),
-            ),
+            origins,
             pauses,
             shares,
             handlers,
@@ -86,4 +96,16 @@ impl Parts {
             metrics: metrics.clone(),
         }
     }
+}
+
+/// What the worker says of itself.
+fn report(metrics: &Metrics, uptime: Duration, slots: &Slots, origins: &Origins) -> WorkerReport {
+    let [all, free] = [slots.all(), slots.free()].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
+    let mut report = WorkerReport {
+        slots: all,
+        slots_used: all.saturating_sub(free),
+        ..metrics.report(uptime)
+    };
+    report.set_receivers(origins.receivers());
+    report
 }

@@ -120,6 +120,8 @@ kinds! {
         "too many database operations are queued";
     TooManyWaiters = SERVICE_UNAVAILABLE, "too-many-waiters", "Too many waiters",
         "as many requests wait for results as may, or as many of the client's";
+    TooManyViewers = SERVICE_UNAVAILABLE, "too-many-viewers", "Too many viewers",
+        "as many watch the live page as may";
     TooManyConnections = SERVICE_UNAVAILABLE, "too-many-connections", "Too many connections",
         "the listener has `HTTP_CONNECTIONS`; the connection closes";
     MemoryBudgetExceeded = SERVICE_UNAVAILABLE, "memory-budget-exceeded",

@@ -37,6 +37,7 @@ pub(super) mod moving;
 mod notes;
 mod oldest_due;
 mod open;
+mod overview;
 mod pages;
 mod pause;
 #[cfg(test)]

@@ -35,6 +35,7 @@ mod moved;
 pub(super) mod moving;
 mod oldest_due;
 mod open;
+mod overview;
 mod pause;
 mod private;
 mod progress;

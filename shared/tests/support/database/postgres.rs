@@ -170,6 +170,13 @@ impl Database {
         .await;
     }
 
+    pub(super) async fn set_report(&self, owner: OwnerId, report: &str) {
+        self.execute(&format!(
+            "UPDATE workers SET report = '{report}' WHERE owner = '{owner}'"
+        ))
+        .await;
+    }
+
     pub(super) async fn forget_breakers(&self, owner: OwnerId) {
         self.execute(&format!(
             "UPDATE workers SET breakers = NULL WHERE owner = '{owner}'"

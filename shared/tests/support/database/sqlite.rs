@@ -152,6 +152,12 @@ impl Database {
         ));
     }
 
+    pub(super) fn set_report(&self, owner: OwnerId, report: &str) {
+        self.execute(&format!(
+            "UPDATE workers SET report = '{report}' WHERE owner = '{owner}'"
+        ));
+    }
+
     pub(super) fn forget_breakers(&self, owner: OwnerId) {
         self.execute(&format!(
             "UPDATE workers SET breakers = NULL WHERE owner = '{owner}'"

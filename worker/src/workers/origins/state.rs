@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::models::{ClientName, Destination, Origin};
+use storm_shared::models::{BreakerState, ClientName, Destination, Origin, ReceiverReport};
 use tokio::time::Instant;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     line::{Line, Order},
 };
 use crate::{
-    breaker::Breaker,
+    breaker::{Breaker, Trouble},
     delivery::{Permits, TenantPermits},
     metrics::ParkReason,
 };
@@ -282,6 +282,23 @@ impl State {
         }
         self.origins.retain(|_, origin| !origin.is_idle());
         open_breakers
+    }
+
+    /// Those that are remembered, as the worker's report has them.
+    pub(super) fn receivers(&self) -> Vec<ReceiverReport> {
+        let receivers = self.destinations.iter();
+        receivers
+            .map(|(name, destination)| ReceiverReport {
+                tenant: name.tenant.as_ref().map(ToString::to_string),
+                origin: name.origin.to_string(),
+                breaker: match destination.breaker.trouble() {
+                    None => BreakerState::Closed,
+                    Some(Trouble::HalfOpen) => BreakerState::HalfOpen,
+                    Some(Trouble::Open { .. }) => BreakerState::Open,
+                },
+                jobs: u32::try_from(destination.slots.jobs).unwrap_or(u32::MAX),
+            })
+            .collect()
     }
 
     /// When too many destinations are remembered: the tenants with more than their share of them.

@@ -79,11 +79,13 @@ async fn adopt_orphans(session: &Session) -> Result<(), Error> {
     Ok(())
 }
 
-/// Renews the lease of a worker that has `ended` these jobs; `None` if it expired.
+/// Renews the lease of a worker that has `ended` these jobs; `None` if it expired. Without a new
+/// `report`, the row keeps the last one.
 pub(super) async fn renew(
     session: &Session,
     owner: OwnerId,
     ended: Ended,
+    report: Option<&str>,
 ) -> Result<Option<Renewal>, Error> {
     let [jobs, long_jobs] =
         [ended.jobs, ended.long_jobs].map(|ended| i64::try_from(ended).unwrap_or(i64::MAX));
@@ -93,9 +95,11 @@ pub(super) async fn renew(
         (&uuid as _, Type::UUID),
         (&jobs as _, Type::INT8),
         (&long_jobs as _, Type::INT8),
+        (&report as _, Type::TEXT),
     ];
     let renew = format!(
-        "UPDATE workers SET beat = beat + 1, renewed_at = now(), ended = $2, ended_long = $3
+        "UPDATE workers SET beat = beat + 1, renewed_at = now(), ended = $2, ended_long = $3,
+             report = coalesce($4::text::json, report)
          WHERE owner = $1 AND {HAS_LEASE}"
     );
     // One round trip: the statements are sent in this order.

@@ -12,9 +12,10 @@ use super::{
 use crate::services::store::Work;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `store.version` holds the version.
-const MIGRATIONS: [&str; 1] = [include_str!(
-    "../../../../migrations/postgres/0001_schema.sql"
-)];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../../migrations/postgres/0001_schema.sql"),
+    include_str!("../../../../migrations/postgres/0002_worker_reports.sql"),
+];
 
 /// The oldest schema version whose programs can work with the newest one.
 const OLDEST: i32 = 1;

@@ -28,7 +28,7 @@ pub(super) async fn read(sessions: &Sessions, id: &str) -> Result<Stats, StoreEr
                 counted_up_to: COUNTED,
                 requests: requests(session).await?,
                 workers: workers(session).await?,
-                destinations: destinations(session).await?,
+                destinations: destinations(session, COUNTED, DESTINATIONS).await?,
                 files: files(session).await?,
             })
         })
@@ -122,17 +122,22 @@ async fn workers(session: &Session) -> Result<Vec<WorkerStats>, Error> {
     session.query(&sql, &[]).await?.iter().map(worker).collect()
 }
 
-async fn destinations(session: &Session) -> Result<Vec<DestinationStats>, Error> {
+/// The `most` destinations with the longest backlogs, by up to `counted` rows of each table.
+pub(super) async fn destinations(
+    session: &Session,
+    counted: u32,
+    most: u32,
+) -> Result<Vec<DestinationStats>, Error> {
     let backlog = ["requests", "redeliveries"].map(|table| {
         format!(
             "(SELECT origin, created_by FROM {table}
-              WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL LIMIT {COUNTED})"
+              WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL LIMIT {counted})"
         )
     });
     let sql = format!(
         "SELECT created_by, origin, count(*) AS jobs FROM ({}) AS backlog
          GROUP BY origin, created_by ORDER BY jobs DESC, origin, created_by NULLS FIRST
-         LIMIT {DESTINATIONS}",
+         LIMIT {most}",
         backlog.join(" UNION ALL ")
     );
     let destination = |row: &Row| {

@@ -96,23 +96,27 @@ pub(super) fn shut_out_release_before(connection: &Connection) -> rusqlite::Resu
     Ok(shut_out > 0)
 }
 
-/// Renews the lease of a worker that has `ended` these jobs; `None` if it expired.
+/// Renews the lease of a worker that has `ended` these jobs; `None` if it expired. Without a new
+/// `report`, the row keeps the last one.
 pub(super) fn renew(
     connection: &Connection,
     owner: OwnerId,
     ended: Ended,
+    report: Option<&str>,
 ) -> rusqlite::Result<Option<Renewal>> {
     let owner = owner.to_string();
     let [jobs, long_jobs] =
         [ended.jobs, ended.long_jobs].map(|ended| i64::try_from(ended).unwrap_or(i64::MAX));
     let beat: Option<i64> = connection
         .prepare_cached(
-            "UPDATE workers SET beat = beat + 1, renewed_at = ?2, ended = ?3, ended_long = ?4
+            "UPDATE workers SET beat = beat + 1, renewed_at = ?2, ended = ?3, ended_long = ?4,
+                 report = coalesce(?5, report)
              WHERE owner = ?1 RETURNING beat",
         )?
-        .query_row(params![owner, wall_clock(), jobs, long_jobs], |row| {
-            row.get(0)
-        })
+        .query_row(
+            params![owner, wall_clock(), jobs, long_jobs, report],
+            |row| row.get(0),
+        )
         .optional()?;
     let Some(beat) = beat else {
         return Ok(None);

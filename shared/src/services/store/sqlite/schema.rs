@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{columns, moved};
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 25] = [
+const MIGRATIONS: [&str; 26] = [
     include_str!("../../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../../migrations/sqlite/0002_leases.sql"),
     include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
@@ -34,6 +34,7 @@ const MIGRATIONS: [&str; 25] = [
     include_str!("../../../../migrations/sqlite/0023_handlers.sql"),
     include_str!("../../../../migrations/sqlite/0024_breakers.sql"),
     include_str!("../../../../migrations/sqlite/0025_cheaper_writes.sql"),
+    include_str!("../../../../migrations/sqlite/0026_worker_reports.sql"),
 ];
 
 /// The oldest schema version whose programs can work with the newest one: they may start on it. A

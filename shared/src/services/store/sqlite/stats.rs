@@ -37,7 +37,7 @@ pub(super) fn read(
         counted_up_to: COUNTED,
         requests: requests(&snapshot, now)?,
         workers: workers(&snapshot)?,
-        destinations: destinations(&snapshot)?,
+        destinations: destinations(&snapshot, COUNTED, DESTINATIONS)?,
         files: files(&snapshot, path)?,
     })
 }
@@ -110,30 +110,44 @@ fn workers(connection: &Connection) -> rusqlite::Result<Vec<WorkerStats>> {
     let now = Timestamp::now();
     let mut query = connection.prepare(&sql)?;
     let workers = query.query_map([], |row| {
-        let renewed = columns::text(row, 1)?.and_then(|text| text.parse::<Timestamp>().ok());
-        // The hosts of an embedded database are one, so there is one wall clock. It may be set.
-        let age = renewed.map(|renewed| now.duration_since(renewed).as_millis().max(0));
         Ok(WorkerStats {
             owner: columns::text(row, 0)?.unwrap_or_default(),
-            heartbeat_age_ms: age.and_then(|age| u64::try_from(age).ok()),
+            heartbeat_age_ms: heartbeat_age_ms(row, 1, now)?,
             jobs: row.get(2)?,
         })
     })?;
     workers.collect()
 }
 
-fn destinations(connection: &Connection) -> rusqlite::Result<Vec<DestinationStats>> {
+/// The time from the heartbeat in a column until `now`, in milliseconds.
+pub(super) fn heartbeat_age_ms(
+    row: &Row<'_>,
+    column: usize,
+    now: Timestamp,
+) -> rusqlite::Result<Option<u64>> {
+    let renewed = columns::text(row, column)?.and_then(|text| text.parse::<Timestamp>().ok());
+    // The hosts of an embedded database are one, so there is one wall clock. It may be set.
+    let age = renewed.map(|renewed| now.duration_since(renewed).as_millis().max(0));
+    Ok(age.and_then(|age| u64::try_from(age).ok()))
+}
+
+/// The `most` destinations with the longest backlogs, by up to `counted` rows of each table.
+pub(super) fn destinations(
+    connection: &Connection,
+    counted: u32,
+    most: u32,
+) -> rusqlite::Result<Vec<DestinationStats>> {
     let backlog = Work::ALL.map(|work| {
         let table = table(work);
         format!(
             "SELECT * FROM (SELECT origin, created_by FROM {table} INDEXED BY {table}_backlog
                             WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL
-                            LIMIT {COUNTED})"
+                            LIMIT {counted})"
         )
     });
     let sql = format!(
         "SELECT created_by, origin, count(*) AS jobs FROM ({})
-         GROUP BY origin, created_by ORDER BY jobs DESC, origin, created_by LIMIT {DESTINATIONS}",
+         GROUP BY origin, created_by ORDER BY jobs DESC, origin, created_by LIMIT {most}",
         backlog.join(" UNION ALL ")
     );
     let mut query = connection.prepare(&sql)?;

@@ -16,8 +16,8 @@ use crate::{
     config::{DatabaseSettings, StoreSettings},
     models::{ClientName, Destination, HandlerName},
     services::store::{
-        Applied, AuditRecord, BackedUp, BackupError, Bulk, FileStats, HandlerLoad, Load, Pause,
-        Paused, Selected, SelectionPage, Stats, StoreError, TooManyPauses,
+        Applied, AuditRecord, BackedUp, BackupError, Bulk, FileStats, HandlerLoad, Load, Overview,
+        Pause, Paused, Selected, SelectionPage, Stats, StoreError, TooManyPauses,
     },
 };
 
@@ -208,5 +208,14 @@ impl Store {
     /// As for [`Store::find`].
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         on_engine!(self, |engine| engine.stats().await)
+    }
+
+    /// What the workers say of themselves, and the longest backlogs. Quick enough to be read once a
+    /// second.
+    ///
+    /// # Errors
+    /// As for [`Store::find`].
+    pub async fn overview(&self) -> Result<Overview, StoreError> {
+        on_engine!(self, |engine| engine.overview().await)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::Store;
 use crate::{
-    models::{Destination, HandlerName, Origin, RequestId},
+    models::{Destination, HandlerName, Origin, RequestId, WorkerReport},
     services::store::{
         AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Ended, Expired, Heartbeat,
         OpenBreaker, OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked,
@@ -196,7 +196,22 @@ impl Store {
     /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
     /// write failed.
     pub async fn renew(&self, owner: OwnerId, ended: Ended) -> Result<Renewal, StoreError> {
-        on_engine!(self, |engine| engine.renew(owner, ended).await)
+        on_engine!(self, |engine| engine.renew(owner, ended, None).await)
+    }
+
+    /// The same, and stores what the worker says of itself, for [`Store::overview`]. A lease that
+    /// is renewed without a report keeps the last one.
+    ///
+    /// # Errors
+    /// As for [`Store::renew`].
+    pub async fn renew_and_report(
+        &self,
+        owner: OwnerId,
+        ended: Ended,
+        report: &WorkerReport,
+    ) -> Result<Renewal, StoreError> {
+        let report = report.to_text();
+        on_engine!(self, |engine| engine.renew(owner, ended, report).await)
     }
 
     /// Reads the claims that `owner` holds: of all jobs and redeliveries that are `PROCESSING`

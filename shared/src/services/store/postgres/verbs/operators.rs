@@ -6,14 +6,14 @@ use tokio_postgres::types::Type;
 
 use super::super::{
     Postgres, Sessions, audit, bulk, columns, connect, error::Error, handlers, load, oldest_due,
-    open, pause, stats,
+    open, overview, pause, stats,
 };
 use crate::{
     config::{PostgresSettings, StoreSettings},
     models::{ClientName, Destination, HandlerName},
     services::store::{
-        Applied, AuditRecord, Bulk, HandlerLoad, Load, Pause, Paused, Selected, SelectionPage,
-        Stats, StoreError, TooManyPauses,
+        Applied, AuditRecord, Bulk, HandlerLoad, Load, Overview, Pause, Paused, Selected,
+        SelectionPage, Stats, StoreError, TooManyPauses,
     },
 };
 
@@ -126,5 +126,9 @@ impl Postgres {
 
     pub(in crate::services::store) async fn stats(&self) -> Result<Stats, StoreError> {
         stats::read(&self.sessions, &self.id).await
+    }
+
+    pub(in crate::services::store) async fn overview(&self) -> Result<Overview, StoreError> {
+        overview::read(&self.sessions).await
     }
 }

@@ -73,11 +73,14 @@ impl Postgres {
         &self,
         owner: OwnerId,
         ended: Ended,
+        report: Option<String>,
     ) -> Result<Renewal, StoreError> {
-        self.sessions
-            .write(move |session| async move { lease::renew(&session, owner, ended).await })
-            .await?
-            .ok_or(StoreError::LeaseLost)
+        let report: Option<Arc<str>> = report.map(Arc::from);
+        let renewed = self.sessions.write(move |session| {
+            let report = report.clone();
+            async move { lease::renew(&session, owner, ended, report.as_deref()).await }
+        });
+        renewed.await?.ok_or(StoreError::LeaseLost)
     }
 
     pub(in crate::services::store) async fn claims_of(

@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 
-use super::super::{Sqlite, audit, bulk, handlers, load, look, oldest_due, open, pause, stats};
+use super::super::{
+    Sqlite, audit, bulk, handlers, load, look, oldest_due, open, overview, pause, stats,
+};
 use crate::{
     config::{SqliteSettings, StoreSettings},
     models::{ClientName, Destination, HandlerName},
     services::store::{
-        Applied, AuditRecord, Bulk, HandlerLoad, Load, Pause, Paused, Selected, SelectionPage,
-        Stats, StoreError, TooManyPauses,
+        Applied, AuditRecord, Bulk, HandlerLoad, Load, Overview, Pause, Paused, Selected,
+        SelectionPage, Stats, StoreError, TooManyPauses,
     },
 };
 
@@ -122,5 +124,9 @@ impl Sqlite {
         self.readers
             .read(move |db| stats::read(db, &path, id, clock.now()))
             .await
+    }
+
+    pub(in crate::services::store) async fn overview(&self) -> Result<Overview, StoreError> {
+        self.readers.read(overview::read).await
     }
 }

@@ -199,9 +199,10 @@ impl Sqlite {
         &self,
         owner: OwnerId,
         ended: Ended,
+        report: Option<String>,
     ) -> Result<Renewal, StoreError> {
         self.writer
-            .write(move |tx| lease::renew(tx, owner, ended))
+            .write(move |tx| lease::renew(tx, owner, ended, report.as_deref()))
             .await?
             .ok_or(StoreError::LeaseLost)
     }

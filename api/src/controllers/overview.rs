@@ -1,0 +1,76 @@
+//! `GET /overview` and `GET /admin/overview`: the figures of the live page, as they come.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use storm_shared::models::ClientName;
+use tokio::{sync::mpsc, time::timeout};
+use warp::reply::Response;
+
+use crate::{
+    app::App,
+    auth::{Caller, Operator},
+    overview::Viewer,
+    reply::{self, Problem},
+};
+
+/// Events that wait for a client that reads slowly.
+const EVENTS: usize = 4;
+
+/// A client that reads nothing for this long is dropped.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Without an update for this long, a comment shows that the stream goes on.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// What the caller may see.
+///
+/// # Errors
+/// Too many watch.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the routes pass each controller a caller and an app of its own"
+)]
+pub fn of_caller(caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
+    watch(&app, caller.name().cloned())
+}
+
+/// Everything, for an operator.
+///
+/// # Errors
+/// Too many watch.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the routes pass each controller an app of its own"
+)]
+pub fn of_operator(_: Operator, app: Arc<App>) -> Result<Response, Problem> {
+    watch(&app, None)
+}
+
+fn watch(app: &App, whose: Option<ClientName>) -> Result<Response, Problem> {
+    let viewer = app.overview.watch(whose);
+    let viewer = viewer.map_err(|_| Problem::too_many_viewers())?;
+    let (events, body) = mpsc::channel(EVENTS);
+    // A task of its own: while the client reads nothing, nobody asks the body for more.
+    tokio::spawn(send(viewer, events));
+    Ok(reply::overview::stream(body))
+}
+
+/// Sends what the viewer may see until it leaves, or has to.
+async fn send(mut viewer: Viewer, events: mpsc::Sender<Bytes>) {
+    let mut event = reply::overview::beginning(&viewer);
+    loop {
+        let sent = timeout(PATIENCE, events.send(event)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            return; // it reads nothing, or is gone
+        }
+        event = tokio::select! {
+            () = events.closed() => return,
+            next = timeout(KEEP_ALIVE, viewer.next()) => match next {
+                Ok(Some(update)) => reply::overview::update(&viewer, &update),
+                Ok(None) => return,
+                Err(_) => reply::overview::KEEP_ALIVE,
+            },
+        };
+    }
+}
