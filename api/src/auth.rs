@@ -41,7 +41,7 @@ use crate::{
     body,
     limiter::{Limiter, Quota},
     metrics::Metrics,
-    reply::{self, Problem, ProblemName, Waited},
+    reply::{self, Kind, Problem, ProblemName, Waited},
     request_check::{self, Refusal},
 };
 
@@ -377,7 +377,9 @@ impl Shared {
     fn count(&self, route_label: RouteLabel, response: &Response, begun: Instant) {
         let (endpoint, status) = (route_label.name(), response.status());
         self.metrics.answered(endpoint, status);
-        if let Some(ProblemName(reason)) = response.extensions().get() {
+        let reason = response.extensions().get();
+        let reason = reason.map(|ProblemName(reason)| *reason);
+        if let Some(reason) = reason {
             self.metrics.refused(endpoint, reason);
         }
         if route_label == RouteLabel::Async
@@ -389,7 +391,10 @@ impl Shared {
         let is_overload = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
         match route_label {
             RouteLabel::Async if is_overload => self.metrics.job_refused(),
-            RouteLabel::Sync if is_overload => self.metrics.sync_refused(),
+            RouteLabel::Sync if is_overload => {
+                let is_late = reason == Some(Kind::SyncTimeout.name());
+                self.metrics.sync_refused(is_late.then(|| begun.elapsed()));
+            }
             RouteLabel::Sync if status == StatusCode::OK => {
                 self.metrics.sync_answered(begun.elapsed());
             }

@@ -1,4 +1,4 @@
-//! Measures how long the oldest due job has been due, for the metrics.
+//! Measures how long the oldest due job has been due, for the metrics and the live page.
 //!
 //! The API does it, and not the workers: it also tells when no worker is left.
 
@@ -27,7 +27,7 @@ impl DueWatch {
     /// Shows the age of the oldest due job of `store` in `metrics`.
     pub fn start(store: Store, metrics: Metrics) -> Self {
         let watch = tokio::spawn(async move {
-            let update = |age: Option<_>| metrics.oldest_due_age(age.unwrap_or_default());
+            let update = |age| metrics.oldest_due_age(age);
             let read = || store.oldest_due_age();
             poll("the age of the oldest due job", PACE, read, update).await;
         });

@@ -213,9 +213,10 @@ impl Metrics {
         self.live.sync_answered(after);
     }
 
-    /// Counts a request to `/sync` that was refused for the load, or not finished in time.
-    pub fn sync_refused(&self) {
-        self.live.sync_refused();
+    /// Counts a request to `/sync` that was refused for the load, or not finished in time: after
+    /// this long.
+    pub fn sync_refused(&self, late: Option<Duration>) {
+        self.live.sync_refused(late);
     }
 
     /// The figures of the overview.
@@ -248,8 +249,10 @@ impl Metrics {
     }
 
     /// Shows how long the oldest due job has been due.
-    pub fn oldest_due_age(&self, age: Duration) {
-        self.oldest_due_age.set(age.as_secs_f64());
+    pub fn oldest_due_age(&self, age: Option<Duration>) {
+        self.oldest_due_age
+            .set(age.unwrap_or_default().as_secs_f64());
+        self.live.oldest_due(age);
     }
 
     /// Reports on the store from now on.
@@ -420,7 +423,7 @@ mod tests {
         metrics.refused("async", "overloaded");
         metrics.accepted(&HandlerName::REPORT, Accepted::New);
         metrics.acknowledged(Duration::from_millis(4));
-        metrics.oldest_due_age(Duration::from_millis(1500));
+        metrics.oldest_due_age(Some(Duration::from_millis(1500)));
         let text = metrics.render();
         for line in [
             "storm_api_answers_total{endpoint=\"async\",status=\"202\"} 2",

@@ -1,12 +1,18 @@
 //! The figures of the live page: one sampler takes them once a second for all who watch.
 //!
-//! It runs while somebody watches, and for a minute after that. What it reads of the workers they
-//! have written themselves, with their heartbeats.
+//! * This file: who watches, what of it they may see, and the history that they begin with.
+//! * `sampler`: takes the figures while somebody watches, and for a minute after that. What it
+//!   reads of the workers they have written themselves, with their heartbeats. `reads`: what it
+//!   reads of the store, beside it. `sample`: the figures of a second. `receivers`: what workers
+//!   and backlogs say of these.
 
+mod reads;
+mod receivers;
 mod sample;
+mod sampler;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,19 +20,17 @@ use std::{
 use storm_shared::{
     config::{AccessSettings, Handlers, Settings},
     live::Live,
-    models::{BreakerState, ClientName, RequestSummary, Status},
-    services::store::{
-        ListPage, Overview, Pauses, RequestFilter, Scope, Store, StoreError, WorkerSeen,
-    },
+    models::{BreakerState, ClientName, RequestSummary},
+    services::store::{Pauses, Store, WorkerSeen},
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast},
-    time::{Instant, sleep, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use self::sample::Differences;
 pub use self::sample::{Percentiles, Sample, WorkerRate};
+use self::{reads::StoreReader, sampler::Sampler};
 use crate::{
     handler_watch::{HandlerWatch, Loads},
     handlers::KnownHandlers,
@@ -35,7 +39,13 @@ use crate::{
 };
 
 /// The most viewers at a time.
-pub const VIEWERS: usize = 16;
+pub const VIEWERS: usize = 64;
+
+/// The most of them who watch as one client: it keeps no other client from watching.
+pub const VIEWERS_OF_CLIENT: usize = 8;
+
+/// The places that are kept for operators.
+const FOR_OPERATORS: usize = 8;
 
 /// The interval between samples.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -45,20 +55,6 @@ const HISTORY: usize = 300;
 
 /// How long the sampler goes on without viewers: who reloads the page finds its history.
 const LINGER: Duration = Duration::from_mins(1);
-
-/// The pause after a sample is at least this multiple of the time that it took, so that a slow
-/// database spends little of its time on them.
-const PAUSE_FACTOR: u32 = 20;
-
-/// A read that takes longer is given up: the figures of this process do not wait for it.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The lists of failed requests are read seldom: on a large table they take longest.
-const FAILURES_PERIOD: Duration = Duration::from_secs(2);
-const FAILURES_PAUSE_FACTOR: u32 = 100;
-
-/// The most failed requests that are shown.
-const FAILURES: usize = 20;
 
 /// The most receivers that are shown.
 const RECEIVERS: usize = 50;
@@ -72,15 +68,15 @@ type Whose = Option<ClientName>;
 /// The feed of the live page. Samples until it is dropped.
 pub struct OverviewFeed {
     shared: Arc<Shared>,
-    _sampler: AbortOnDropHandle<()>,
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 struct Shared {
     permits: Arc<Semaphore>,
     state: Mutex<State>,
     updates: broadcast::Sender<Arc<Update>>,
-    /// A viewer has come.
-    came: Notify,
+    /// A viewer has come. The sampler waits for it, and the lists of failures.
+    came: watch::Sender<()>,
     /// The process ends.
     stopped: CancellationToken,
     /// Cancelled and replaced when the settings are reread: viewers have to authenticate anew.
@@ -98,9 +94,13 @@ struct State {
     history: VecDeque<Sample>,
     now: Option<Arc<Now>>,
     viewers: HashMap<Whose, usize>,
-    /// When the last viewer left.
-    left: Instant,
+    /// When the last viewer left; `None` if there was none since the start.
+    left: Option<Instant>,
+    failures: Failures,
 }
+
+/// The newest failed requests of each client that is watched, and of all.
+type Failures = HashMap<Whose, Arc<[RequestSummary]>>;
 
 /// What is new each second.
 pub struct Update {
@@ -124,7 +124,7 @@ pub struct Now {
     pub handlers: Handlers,
     /// What each has to do.
     pub loads: Arc<Option<Loads>>,
-    failures: HashMap<Whose, Arc<[RequestSummary]>>,
+    failures: Failures,
 }
 
 /// A receiver of one tenant.
@@ -178,10 +178,11 @@ impl OverviewFeed {
                 history: VecDeque::with_capacity(HISTORY),
                 now: None,
                 viewers: HashMap::new(),
-                left: Instant::now(),
+                left: None,
+                failures: Failures::new(),
             }),
             updates,
-            came: Notify::new(),
+            came: watch::Sender::new(()),
             stopped: CancellationToken::new(),
             access: Live::new(ViewerAccess::of(&settings.access)),
         });
@@ -191,36 +192,37 @@ impl OverviewFeed {
             of_reread.access.set(ViewerAccess::of(&settings.access));
             before.replaced.cancel();
         });
-        let sampler = Sampler {
-            shared: Arc::clone(&shared),
-            store,
+        let failures = reads::failures(Arc::clone(&shared), store.clone());
+        let sampler = Sampler::new(
+            Arc::clone(&shared),
+            StoreReader::new(store),
             metrics,
-            pauses: Box::new(pauses.reader()),
+            pauses,
             handlers,
-            loads: handler_watch.live(),
-            differences: Differences::default(),
-            last: Instant::now(),
-            read: Overview::default(),
-            oldest_due: None,
-            failures: HashMap::new(),
-            failures_due: Instant::now(),
-        };
+            handler_watch,
+        );
         Self {
             shared,
-            _sampler: AbortOnDropHandle::new(tokio::spawn(sampler.run())),
+            _tasks: [
+                AbortOnDropHandle::new(tokio::spawn(sampler.run())),
+                AbortOnDropHandle::new(tokio::spawn(failures)),
+            ],
         }
     }
 
     /// A viewer who may see what is `whose`: a client's, or all.
     ///
     /// # Errors
-    /// [`VIEWERS`] watch already.
+    /// [`VIEWERS`] watch already, or [`VIEWERS_OF_CLIENT`] as this client.
     pub fn watch(&self, whose: Option<ClientName>) -> Result<Viewer, TooManyViewers> {
         let permit = Arc::clone(&self.shared.permits).try_acquire_owned();
         let permit = permit.map_err(|_| TooManyViewers)?;
         // Before the state, which can be newer but not older than what it allows.
         let access = self.shared.access.get();
         let mut state = self.shared.state();
+        if !state.has_place(&whose) {
+            return Err(TooManyViewers);
+        }
         *state.viewers.entry(whose.clone()).or_default() += 1;
         let viewer = Viewer {
             shared: Arc::clone(&self.shared),
@@ -233,7 +235,7 @@ impl OverviewFeed {
             _permit: permit,
         };
         drop(state);
-        self.shared.came.notify_one();
+        self.shared.came.send_replace(());
         Ok(viewer)
     }
 
@@ -252,7 +254,25 @@ impl ViewerAccess {
     }
 }
 
+impl State {
+    /// Whether one more may watch as this client, or as an operator.
+    fn has_place(&self, whose: &Whose) -> bool {
+        let clients = self.viewers.iter().filter(|(whose, _)| whose.is_some());
+        let of_client = self
+            .viewers
+            .get(whose)
+            .is_none_or(|it| *it < VIEWERS_OF_CLIENT);
+        let clients: usize = clients.map(|(_, viewers)| viewers).sum();
+        whose.is_none() || (of_client && clients < VIEWERS - FOR_OPERATORS)
+    }
+}
+
 impl Viewer {
+    /// What there was before is sent, and needs no more room.
+    pub fn has_begun(&mut self) {
+        (self.history, self.now) = (Vec::new(), None);
+    }
+
     /// The next update. `None` when the viewer has to leave: it was too slow, its access has to be
     /// checked anew, or the process ends.
     pub async fn next(&mut self) -> Option<Arc<Update>> {
@@ -304,7 +324,7 @@ impl Drop for Viewer {
                 state.viewers.remove(&self.whose);
             }
         }
-        state.left = Instant::now();
+        state.left = Some(Instant::now());
     }
 }
 
@@ -314,11 +334,38 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose requests are watched now; `None` if nobody has watched for a while.
+    /// Whose requests are watched now; `None` if nobody has watched for a while. Then the history
+    /// is too old to be shown.
     fn watched(&self) -> Option<Vec<Whose>> {
+        let mut state = self.state();
+        let lingers = state.left.is_some_and(|left| left.elapsed() < LINGER);
+        if state.viewers.is_empty() && !lingers {
+            state.history.clear();
+            state.now = None;
+            state.failures.clear();
+            return None;
+        }
+        Some(state.viewers.keys().cloned().collect())
+    }
+
+    fn set_failures(&self, lists: Failures, watched: &[Whose]) {
+        let mut state = self.state();
+        // Those of clients that are gone. A list that could not be read stays as it was.
+        state.failures.retain(|whose, _| watched.contains(whose));
+        state.failures.extend(lists);
+    }
+
+    fn add_failures(&self, lists: Failures) {
+        self.state().failures.extend(lists);
+    }
+
+    /// Who watches, and has no list of failures yet.
+    fn without_failures(&self) -> Vec<Whose> {
         let state = self.state();
-        let is_watched = !state.viewers.is_empty() || state.left.elapsed() < LINGER;
-        is_watched.then(|| state.viewers.keys().cloned().collect())
+        let all = state.viewers.keys();
+        all.filter(|whose| !state.failures.contains_key(*whose))
+            .cloned()
+            .collect()
     }
 
     fn publish(&self, update: Update) {
@@ -330,228 +377,5 @@ impl Shared {
         state.now = Some(Arc::clone(&update.now));
         // An error: nobody watches at the moment.
         let _ = self.updates.send(Arc::new(update));
-    }
-}
-
-struct Sampler {
-    shared: Arc<Shared>,
-    store: Store,
-    metrics: Metrics,
-    pauses: Box<dyn Fn() -> Pauses + Send + Sync>,
-    handlers: KnownHandlers,
-    loads: Live<Option<Loads>>,
-    differences: Differences,
-    /// When the last sample was taken.
-    last: Instant,
-    /// What was read last.
-    read: Overview,
-    oldest_due: Option<Duration>,
-    failures: HashMap<Whose, Arc<[RequestSummary]>>,
-    failures_due: Instant,
-}
-
-impl Sampler {
-    async fn run(mut self) {
-        loop {
-            // Registered before the look, so that a viewer in between is not missed.
-            let came = Arc::clone(&self.shared);
-            let came = came.came.notified();
-            let Some(watched) = self.shared.watched() else {
-                // Rates over the time that nobody watched would say nothing.
-                self.differences = Differences::default();
-                came.await;
-                continue;
-            };
-            let begun = Instant::now();
-            let update = self.take(&watched).await;
-            self.shared.publish(update);
-            let took = begun.elapsed();
-            let pause = PERIOD.saturating_sub(took).max(took * PAUSE_FACTOR);
-            sleep(pause).await;
-        }
-    }
-
-    async fn take(&mut self, watched: &[Whose]) -> Update {
-        let read = timeout(READ_TIMEOUT, self.read(watched)).await;
-        let is_stale = !matches!(read, Ok(Ok(())));
-        let rates = self.differences.of_workers(&self.read.workers);
-        let elapsed = self.last.elapsed();
-        self.last = Instant::now();
-        let figures = self.metrics.live();
-        let sample = self
-            .differences
-            .sample(figures, elapsed, &rates, self.oldest_due);
-        let pauses = (self.pauses)();
-        let workers = self.read.workers.iter().cloned().zip(rates).collect();
-        let now = Now {
-            is_stale,
-            receivers: receivers(&self.read, &pauses),
-            pauses,
-            workers,
-            handlers: self.handlers.current(),
-            loads: self.loads.get(),
-            failures: self.failures.clone(),
-        };
-        Update {
-            sample,
-            now: Arc::new(now),
-        }
-    }
-
-    /// Reads the store. What fails is left as it was.
-    async fn read(&mut self, watched: &[Whose]) -> Result<(), StoreError> {
-        self.read = self.store.overview().await?;
-        self.oldest_due = self.store.oldest_due_age().await?;
-        let is_new = |whose| !self.failures.contains_key(whose);
-        if self.failures_due > Instant::now() && !watched.iter().any(is_new) {
-            return Ok(());
-        }
-        let begun = Instant::now();
-        let mut failures = HashMap::new();
-        for whose in watched {
-            let scope = whose.clone().map_or(Scope::All, Scope::Of);
-            let list = self.store.list(scope, failed()).await?;
-            failures.insert(whose.clone(), list.requests.into());
-        }
-        self.failures = failures;
-        let pause = FAILURES_PERIOD.max(begun.elapsed() * FAILURES_PAUSE_FACTOR);
-        self.failures_due = Instant::now() + pause;
-        Ok(())
-    }
-}
-
-/// The newest failed requests.
-fn failed() -> ListPage {
-    ListPage {
-        filter: RequestFilter {
-            status: Some(Status::Failed),
-            ..RequestFilter::default()
-        },
-        before: None,
-        limit: FAILURES,
-    }
-}
-
-/// The receivers that a worker or a backlog names: those that hold back most first.
-fn receivers(read: &Overview, pauses: &Pauses) -> Vec<ReceiverNow> {
-    let mut all = BTreeMap::new();
-    let mut of = |tenant: &Option<String>, origin: &str, change: &dyn Fn(&mut ReceiverNow)| {
-        let name = (origin.to_owned(), tenant.clone());
-        change(all.entry(name).or_insert_with(|| ReceiverNow {
-            tenant: tenant.clone(),
-            origin: origin.to_owned(),
-            breaker: None,
-            jobs: 0,
-            backlog: None,
-            is_paused: pauses.origins.iter().any(|it| it.as_str() == origin),
-        }));
-    };
-    let reports = read.workers.iter().filter_map(|it| it.report.as_ref());
-    for reported in reports.flat_map(|report| &report.receivers) {
-        of(&reported.tenant, &reported.origin, &|it| {
-            it.breaker = it.breaker.max(Some(reported.breaker));
-            it.jobs = it.jobs.saturating_add(reported.jobs);
-        });
-    }
-    for counted in &read.destinations {
-        of(&counted.tenant, &counted.origin, &|it| {
-            it.backlog = Some(counted.backlog);
-        });
-    }
-    let mut all: Vec<_> = all.into_values().collect();
-    // Stable: those of the same rank stay in the order of their names.
-    all.sort_by_key(|it| {
-        let breaker = it.breaker.unwrap_or(BreakerState::Closed);
-        std::cmp::Reverse((breaker, it.backlog.unwrap_or(0), it.jobs))
-    });
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use storm_shared::{
-        models::{BreakerState, ReceiverReport, WorkerReport},
-        services::store::{DestinationStats, Overview, Pauses, WorkerSeen},
-    };
-
-    use super::receivers;
-
-    fn worker(receivers: Vec<(Option<&str>, &str, BreakerState, u32)>) -> WorkerSeen {
-        let mut report = WorkerReport::new(0);
-        let receiver =
-            |(tenant, origin, breaker, jobs): (Option<&str>, &str, _, _)| ReceiverReport {
-                tenant: tenant.map(str::to_owned),
-                origin: origin.to_owned(),
-                breaker,
-                jobs,
-            };
-        report.set_receivers(receivers.into_iter().map(receiver).collect());
-        WorkerSeen {
-            owner: String::new(),
-            heartbeat_age_ms: Some(0),
-            report: Some(report),
-        }
-    }
-
-    #[test]
-    fn the_workers_and_the_backlogs_are_joined_by_tenant_and_origin_and_trouble_comes_first() {
-        let (up, down) = ("http://up.example", "http://down.example");
-        let read = Overview {
-            workers: vec![
-                worker(vec![
-                    (None, up, BreakerState::Closed, 3),
-                    (Some("one"), down, BreakerState::HalfOpen, 1),
-                ]),
-                worker(vec![
-                    (None, up, BreakerState::Closed, 4),
-                    (Some("one"), down, BreakerState::Open, 0),
-                ]),
-            ],
-            destinations: vec![DestinationStats {
-                tenant: Some("two".to_owned()),
-                origin: down.to_owned(),
-                backlog: 9,
-            }],
-        };
-        let pauses = Pauses {
-            origins: [down.parse().unwrap()].into_iter().collect(),
-            ..Pauses::default()
-        };
-        let seen: Vec<_> = receivers(&read, &pauses)
-            .into_iter()
-            .map(|it| {
-                (
-                    it.tenant,
-                    it.origin,
-                    it.breaker,
-                    it.jobs,
-                    it.backlog,
-                    it.is_paused,
-                )
-            })
-            .collect();
-        let text = |text: &str| Some(text.to_owned());
-        assert_eq!(
-            seen,
-            [
-                (
-                    text("one"),
-                    down.to_owned(),
-                    Some(BreakerState::Open),
-                    1,
-                    None,
-                    true
-                ),
-                (text("two"), down.to_owned(), None, 0, Some(9), true),
-                (
-                    None,
-                    up.to_owned(),
-                    Some(BreakerState::Closed),
-                    7,
-                    None,
-                    false
-                ),
-            ]
-        );
     }
 }

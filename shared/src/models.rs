@@ -36,4 +36,4 @@ pub use status::Status;
 pub use traceparent::{Traceparent, TraceparentError};
 pub use transition::Transition;
 pub use waiting_for::{WaitReason, WaitingFor};
-pub use worker_report::{BreakerState, ReceiverReport, WorkerReport};
+pub use worker_report::{BreakerState, ReceiverReport, WorkerReport, choose_receivers};

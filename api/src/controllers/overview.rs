@@ -59,6 +59,7 @@ fn watch(app: &App, whose: Option<ClientName>) -> Result<Response, Problem> {
 /// Sends what the viewer may see until it leaves, or has to.
 async fn send(mut viewer: Viewer, events: mpsc::Sender<Bytes>) {
     let mut event = reply::overview::beginning(&viewer);
+    viewer.has_begun();
     loop {
         let sent = timeout(PATIENCE, events.send(event)).await;
         if !matches!(sent, Ok(Ok(()))) {

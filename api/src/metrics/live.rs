@@ -2,7 +2,10 @@
 //! metrics.
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,7 @@ pub(super) struct Live {
     sync: DurationRecorder,
     unfinished: AtomicUsize,
     due: AtomicUsize,
+    oldest_due: Mutex<Option<Duration>>,
 }
 
 /// The figures at one moment, since the start.
@@ -34,12 +38,15 @@ pub struct LiveFigures {
     pub sync_refused: u64,
     /// The times to a `202`.
     pub ack: DurationCounts,
-    /// The times to the report of `/sync`.
+    /// How long clients of `/sync` waited: for the report, or for the answer that it was not
+    /// finished in time.
     pub sync: DurationCounts,
     /// Unfinished jobs, as of the last count.
     pub unfinished: usize,
     /// Those of them that wait for a worker and are due.
     pub due: usize,
+    /// For how long the oldest of these has been due, as of the last search.
+    pub oldest_due: Option<Duration>,
 }
 
 impl Live {
@@ -60,8 +67,22 @@ impl Live {
         self.sync.record(after);
     }
 
-    pub(super) fn sync_refused(&self) {
+    /// `late`: the client has waited this long. One that is refused at once has not waited.
+    pub(super) fn sync_refused(&self, late: Option<Duration>) {
         self.sync_refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(late) = late {
+            self.sync.record(late);
+        }
+    }
+
+    pub(super) fn oldest_due(&self, age: Option<Duration>) {
+        *self.age() = age;
+    }
+
+    fn age(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.oldest_due
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn counted(&self, unfinished: usize, due: usize) {
@@ -79,6 +100,7 @@ impl Live {
             sync: self.sync.counts(),
             unfinished: self.unfinished.load(Ordering::Relaxed),
             due: self.due.load(Ordering::Relaxed),
+            oldest_due: *self.age(),
         }
     }
 }

@@ -5,11 +5,13 @@ use std::{collections::HashMap, time::Duration};
 use jiff::Timestamp;
 use serde::Serialize;
 use storm_shared::{durations::DurationCounts, models::WorkerReport, services::store::WorkerSeen};
+use tokio::time::Instant;
 
 use crate::metrics::LiveFigures;
 
-/// A worker without a heartbeat for this long adds nothing to the rates.
-const SILENT: u64 = 10_000;
+/// A worker whose report has not changed for this long, by the clock of this process, has no rate
+/// any more. It sends one a second.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// The figures of about a second. A figure that is not known, or of which there was none, is null.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,7 +32,8 @@ pub struct Sample {
     pub sync_refused: Option<f64>,
     /// The percentiles of the time to a `202` of this process.
     pub ack_ms: Option<Percentiles>,
-    /// Those of the time to the report of `/sync`.
+    /// Those of the time that clients of `/sync` waited: for the report, or for the answer that it
+    /// was not finished in time.
     pub sync_ms: Option<Percentiles>,
     /// Those of the time from the submission to the delivered callback, of all workers.
     pub callback_ms: Option<Percentiles>,
@@ -64,23 +67,24 @@ pub(super) struct Differences {
 
 struct Known {
     report: WorkerReport,
+    /// When it was read first.
+    since: Instant,
     rate: Option<WorkerRate>,
 }
 
 impl Differences {
     /// The rates of the workers, in their order: each by its last two reports. `None` of a worker
-    /// that has sent fewer, or no heartbeat for a while.
+    /// that has sent fewer, or none for a while.
     pub(super) fn of_workers(&mut self, workers: &[WorkerSeen]) -> Vec<Option<WorkerRate>> {
         let mut before = std::mem::take(&mut self.workers);
         let rates = workers.iter().map(|worker| {
-            let report = worker.report.clone()?;
-            let known = before.remove(&worker.owner);
-            let rate = known.and_then(|known| known.next(&report));
-            let is_silent = worker.heartbeat_age_ms.is_none_or(|age| age > SILENT);
-            let known = Known {
-                report,
-                rate: rate.clone(),
+            let report = worker.report.as_ref()?;
+            let known = match before.remove(&worker.owner) {
+                Some(known) => known.next(report),
+                None => Known::first(report),
             };
+            let rate = known.rate.clone();
+            let is_silent = known.since.elapsed() > SILENT;
             self.workers.insert(worker.owner.clone(), known);
             rate.filter(|_| !is_silent)
         });
@@ -94,7 +98,6 @@ impl Differences {
         figures: LiveFigures,
         elapsed: Duration,
         workers: &[Option<WorkerRate>],
-        oldest_due: Option<Duration>,
     ) -> Sample {
         let before = self.figures.as_ref();
         let rate = |of: fn(&LiveFigures) -> u64| {
@@ -124,7 +127,9 @@ impl Differences {
             callback_ms: percentiles(&time_to_callback),
             backlog: figures.unfinished,
             due: figures.due,
-            oldest_due_ms: oldest_due.and_then(|age| age.as_millis().try_into().ok()),
+            oldest_due_ms: figures
+                .oldest_due
+                .and_then(|age| age.as_millis().try_into().ok()),
         };
         self.figures = Some(figures);
         sample
@@ -132,21 +137,33 @@ impl Differences {
 }
 
 impl Known {
-    /// The rate up to `report`; the last one, if it is no later report.
-    fn next(self, report: &WorkerReport) -> Option<WorkerRate> {
-        let before = &self.report;
-        // Zero or less: it is the same report, or that of a process that has begun anew.
-        let millis = report.uptime_ms.checked_sub(before.uptime_ms)?;
-        if millis == 0 {
-            return self.rate;
+    fn first(report: &WorkerReport) -> Self {
+        Self {
+            report: report.clone(),
+            since: Instant::now(),
+            rate: None,
         }
-        let elapsed = Duration::from_millis(millis);
+    }
+
+    /// The rate up to `report`; the last one, if it is the same.
+    fn next(self, report: &WorkerReport) -> Self {
+        let before = &self.report;
+        let millis = report.uptime_ms.checked_sub(before.uptime_ms);
+        let elapsed = match millis {
+            Some(0) => return self,
+            // The process has begun anew.
+            None => return Self::first(report),
+            Some(millis) => Duration::from_millis(millis),
+        };
         let rate = |now: u64, before: u64| per_second(now.saturating_sub(before), elapsed);
-        Some(WorkerRate {
-            completed: rate(report.completed, before.completed),
-            failed: rate(report.failed, before.failed),
-            time_to_callback: report.time_to_callback.since(&before.time_to_callback),
-        })
+        Self {
+            rate: Some(WorkerRate {
+                completed: rate(report.completed, before.completed),
+                failed: rate(report.failed, before.failed),
+                time_to_callback: report.time_to_callback.since(&before.time_to_callback),
+            }),
+            ..Self::first(report)
+        }
     }
 }
 
@@ -181,19 +198,21 @@ mod tests {
         durations::DurationRecorder, models::WorkerReport, services::store::WorkerSeen,
     };
 
-    use super::Differences;
+    use tokio::time::advance;
+
+    use super::{Differences, SILENT};
     use crate::metrics::LiveFigures;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn worker(owner: &str, uptime_ms: u64, completed: u64, age: u64) -> WorkerSeen {
+    fn worker(owner: &str, uptime_ms: u64, completed: u64) -> WorkerSeen {
         let report = WorkerReport {
             completed,
             ..WorkerReport::new(uptime_ms)
         };
         WorkerSeen {
             owner: owner.to_owned(),
-            heartbeat_age_ms: Some(age),
+            heartbeat_age_ms: Some(0),
             report: Some(report),
         }
     }
@@ -207,33 +226,28 @@ mod tests {
     #[test]
     fn a_worker_has_a_rate_from_its_second_report_on_by_its_own_clock() {
         let mut it = Differences::default();
-        assert_eq!(completed(&mut it, &[worker("a", 1000, 10, 0)]), [None]);
-        assert_eq!(
-            completed(&mut it, &[worker("a", 3000, 50, 0)]),
-            [Some(20.0)]
-        );
+        assert_eq!(completed(&mut it, &[worker("a", 1000, 10)]), [None]);
+        assert_eq!(completed(&mut it, &[worker("a", 3000, 50)]), [Some(20.0)]);
         // The same report again: the last rate.
-        assert_eq!(
-            completed(&mut it, &[worker("a", 3000, 50, 0)]),
-            [Some(20.0)]
-        );
+        assert_eq!(completed(&mut it, &[worker("a", 3000, 50)]), [Some(20.0)]);
         // Begun anew, under the same id.
-        assert_eq!(completed(&mut it, &[worker("a", 500, 1, 0)]), [None]);
-        assert_eq!(completed(&mut it, &[worker("a", 1500, 2, 0)]), [Some(1.0)]);
+        assert_eq!(completed(&mut it, &[worker("a", 500, 1)]), [None]);
+        assert_eq!(completed(&mut it, &[worker("a", 1500, 2)]), [Some(1.0)]);
     }
 
-    #[test]
-    fn a_silent_worker_and_one_without_a_report_have_no_rate() {
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_has_died_and_one_without_a_report_have_no_rate() {
         let mut it = Differences::default();
-        let mut mute = worker("b", 1, 1, 0);
+        let mut mute = worker("b", 1, 1);
         mute.report = None;
-        let seen = |age, at| [worker("a", at, at, age), mute.clone()];
-        completed(&mut it, &seen(0, 1000));
-        assert_eq!(
-            completed(&mut it, &seen(10_000, 2000)),
-            [Some(1000.0), None]
-        );
-        assert_eq!(completed(&mut it, &seen(10_001, 2000)), [None, None]);
+        let seen = |at| [worker("a", at, at), mute.clone()];
+        completed(&mut it, &seen(1000));
+        assert_eq!(completed(&mut it, &seen(2000)), [Some(1000.0), None]);
+        advance(SILENT).await;
+        assert_eq!(completed(&mut it, &seen(2000)), [Some(1000.0), None]);
+        advance(SECOND).await;
+        assert_eq!(completed(&mut it, &seen(2000)), [None, None]);
+        assert_eq!(completed(&mut it, &seen(3000)), [Some(1000.0), None]);
     }
 
     #[test]
@@ -248,7 +262,7 @@ mod tests {
             due: 3,
             ..LiveFigures::default()
         };
-        let first = it.sample(figures.clone(), SECOND, &[], None);
+        let first = it.sample(figures.clone(), SECOND, &[]);
         assert_eq!(
             (first.accepted, first.ack_ms, first.completed),
             (None, None, None)
@@ -256,9 +270,10 @@ mod tests {
         assert_eq!((first.backlog, first.due), (7, 3));
 
         figures.accepted = 150;
+        figures.oldest_due = Some(SECOND);
         recorder.record(Duration::from_millis(10));
         figures.ack = recorder.counts();
-        let second = it.sample(figures, SECOND / 2, &[None], Some(SECOND));
+        let second = it.sample(figures, SECOND / 2, &[None]);
         assert_eq!((second.accepted, second.refused), (Some(100.0), Some(0.0)));
         let [median, _, last] = second.ack_ms.unwrap();
         assert!(

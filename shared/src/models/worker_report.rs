@@ -1,5 +1,7 @@
 //! What a worker says of itself with its heartbeats: the JSON in `workers.report`.
 
+use std::{cmp::Reverse, collections::HashMap, hash::Hash};
+
 use serde::{Deserialize, Serialize};
 
 use crate::durations::DurationCounts;
@@ -25,10 +27,8 @@ pub struct WorkerReport {
     pub slots: u32,
     /// The times from the submission to the delivered callback.
     pub time_to_callback: DurationCounts,
-    /// How many receivers the worker remembers.
-    pub receivers_known: u32,
-    /// Up to [`WorkerReport::RECEIVERS`] of them: those with a circuit breaker that is not closed
-    /// first, then those that hold most slots.
+    /// Up to [`WorkerReport::RECEIVERS`] of those that the worker remembers, by
+    /// [`choose_receivers`].
     pub receivers: Vec<ReceiverReport>,
 }
 
@@ -57,6 +57,28 @@ pub enum BreakerState {
     Open,
 }
 
+/// Up to [`WorkerReport::RECEIVERS`] of `all`: of each tenant in turn the one with the circuit
+/// breaker that holds back most, then with the most jobs. So no tenant hides those of another.
+pub fn choose_receivers<T, Tenant: Eq + Hash>(
+    mut all: Vec<T>,
+    tenant: impl Fn(&T) -> Tenant,
+    rank: impl Fn(&T) -> (BreakerState, u32),
+) -> Vec<T> {
+    all.sort_by_key(|it| Reverse(rank(it)));
+    let mut turns = HashMap::new();
+    let turn_of = |it: &T| {
+        let turn: &mut usize = turns.entry(tenant(it)).or_default();
+        *turn += 1;
+        *turn
+    };
+    let turn: Vec<_> = all.iter().map(turn_of).collect();
+    let mut all: Vec<_> = turn.into_iter().zip(all).collect();
+    // Stable: within a turn they stay in their order.
+    all.sort_by_key(|(turn, _)| *turn);
+    all.truncate(WorkerReport::RECEIVERS);
+    all.into_iter().map(|(_, it)| it).collect()
+}
+
 impl WorkerReport {
     /// The most receivers in a report.
     pub const RECEIVERS: usize = 20;
@@ -80,22 +102,16 @@ impl WorkerReport {
             slots_used: 0,
             slots: 0,
             time_to_callback: DurationCounts::default(),
-            receivers_known: 0,
             receivers: Vec::new(),
         }
     }
 
     /// Takes over up to [`WorkerReport::RECEIVERS`] of these.
     pub fn set_receivers(&mut self, mut receivers: Vec<ReceiverReport>) {
-        self.receivers_known = receivers.len().try_into().unwrap_or(u32::MAX);
         // No host that exists has a longer name, and the report must fit.
         receivers.retain(|it| it.origin.len() <= Self::LONGEST_ORIGIN);
         let rank = |it: &ReceiverReport| (it.breaker, it.jobs);
-        if receivers.len() > Self::RECEIVERS {
-            // Only the first ones are sorted: there can be thousands.
-            receivers.select_nth_unstable_by(Self::RECEIVERS, |a, b| rank(b).cmp(&rank(a)));
-            receivers.truncate(Self::RECEIVERS);
-        }
+        let mut receivers = choose_receivers(receivers, |it| it.tenant.clone(), rank);
         receivers.sort_unstable_by(|a, b| {
             let names = || (&a.origin, &a.tenant).cmp(&(&b.origin, &b.tenant));
             rank(b).cmp(&rank(a)).then_with(names)
@@ -154,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn troubled_receivers_come_first_then_busy_ones_and_the_rest_is_counted() {
+    fn troubled_receivers_come_first_then_busy_ones() {
         let mut all: Vec<_> = (0..100)
             .map(|it| receiver(it, BreakerState::Closed, it))
             .collect();
@@ -162,7 +178,6 @@ mod tests {
         all.push(receiver(101, BreakerState::HalfOpen, 0));
         let mut report = WorkerReport::new(0);
         report.set_receivers(all);
-        assert_eq!(report.receivers_known, 102);
         let first: Vec<_> = report
             .receivers
             .iter()
@@ -173,6 +188,22 @@ mod tests {
         assert_eq!(first[1], (BreakerState::HalfOpen, 0));
         assert_eq!(first[2], (BreakerState::Closed, 99));
         assert_eq!(first[19], (BreakerState::Closed, 82));
+    }
+
+    #[test]
+    fn a_tenant_with_many_troubled_receivers_hides_none_of_anothers() {
+        let mut all: Vec<_> = (0..100)
+            .map(|it| receiver(it, BreakerState::Open, 9))
+            .collect();
+        let other = ReceiverReport {
+            tenant: None,
+            ..receiver(100, BreakerState::Closed, 1)
+        };
+        all.push(other.clone());
+        let mut report = WorkerReport::new(0);
+        report.set_receivers(all);
+        assert_eq!(report.receivers.len(), WorkerReport::RECEIVERS);
+        assert_eq!(report.receivers.last(), Some(&other));
     }
 
     #[test]

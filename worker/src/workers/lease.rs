@@ -36,7 +36,7 @@ const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 const HEARTBEATS: u32 = 20;
 
 /// How often a heartbeat brings the worker's report. It is for people, and makes the write larger.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+const REPORT_INTERVAL: Duration = Duration::from_millis(900);
 
 /// A worker's right to hold jobs. It lasts as long as heartbeats renew it.
 pub struct Lease {
@@ -228,7 +228,8 @@ impl Lease {
         let mut watch = Watch::new(self.length);
         let mut outage = Outage::default();
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            let heartbeat = stop.run_until_cancelled(self.heartbeat(&mut watch));
+            let heartbeat = Box::pin(self.heartbeat(&mut watch));
+            let heartbeat = stop.run_until_cancelled(heartbeat);
             let Some(heartbeat) = heartbeat.await else {
                 return;
             };

@@ -140,7 +140,7 @@ impl Origins {
         Some(PAUSE_PARK_TIME)
     }
 
-    /// The receivers that it remembers, for the worker's report.
+    /// Receivers for the worker's report.
     pub(super) fn receivers(&self) -> Vec<ReceiverReport> {
         lock(&self.shared.state).receivers()
     }

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::models::{BreakerState, ClientName, Destination, Origin, ReceiverReport};
+use storm_shared::models::{
+    BreakerState, ClientName, Destination, Origin, ReceiverReport, choose_receivers,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -284,21 +286,30 @@ impl State {
         open_breakers
     }
 
-    /// Those that are remembered, as the worker's report has them.
+    /// Of those that are remembered, the ones for the worker's report. Only these are copied: there
+    /// can be thousands, and attempts wait meanwhile.
     pub(super) fn receivers(&self) -> Vec<ReceiverReport> {
-        let receivers = self.destinations.iter();
-        receivers
-            .map(|(name, destination)| ReceiverReport {
-                tenant: name.tenant.as_ref().map(ToString::to_string),
-                origin: name.origin.to_string(),
-                breaker: match destination.breaker.trouble() {
-                    None => BreakerState::Closed,
-                    Some(Trouble::HalfOpen) => BreakerState::HalfOpen,
-                    Some(Trouble::Open { .. }) => BreakerState::Open,
-                },
-                jobs: u32::try_from(destination.slots.jobs).unwrap_or(u32::MAX),
-            })
-            .collect()
+        let all = self.destinations.iter().map(|(name, destination)| {
+            let breaker = match destination.breaker.trouble() {
+                None => BreakerState::Closed,
+                Some(Trouble::HalfOpen) => BreakerState::HalfOpen,
+                Some(Trouble::Open { .. }) => BreakerState::Open,
+            };
+            let jobs = u32::try_from(destination.slots.jobs).unwrap_or(u32::MAX);
+            (name, breaker, jobs)
+        });
+        let chosen = choose_receivers(
+            all.collect(),
+            |(name, ..)| name.tenant.as_ref(),
+            |(_, breaker, jobs)| (*breaker, *jobs),
+        );
+        let report = |(name, breaker, jobs): (&Destination, _, _)| ReceiverReport {
+            tenant: name.tenant.as_ref().map(ToString::to_string),
+            origin: name.origin.to_string(),
+            breaker,
+            jobs,
+        };
+        chosen.into_iter().map(report).collect()
     }
 
     /// When too many destinations are remembered: the tenants with more than their share of them.
