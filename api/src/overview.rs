@@ -50,6 +50,9 @@ const LINGER: Duration = Duration::from_mins(1);
 /// database spends little of its time on them.
 const PAUSE_FACTOR: u32 = 20;
 
+/// The longest pause: a viewer sees that the feed goes on.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// A read that takes longer is given up: the figures of this process do not wait for it.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -366,7 +369,10 @@ impl Sampler {
             let update = self.take(&watched).await;
             self.shared.publish(update);
             let took = begun.elapsed();
-            let pause = PERIOD.saturating_sub(took).max(took * PAUSE_FACTOR);
+            let pause = PERIOD
+                .saturating_sub(took)
+                .max(took * PAUSE_FACTOR)
+                .min(LONGEST_PAUSE);
             sleep(pause).await;
         }
     }
@@ -403,7 +409,9 @@ impl Sampler {
         self.read = self.store.overview().await?;
         self.oldest_due = self.store.oldest_due_age().await?;
         let is_new = |whose| !self.failures.contains_key(whose);
-        if self.failures_due > Instant::now() && !watched.iter().any(is_new) {
+        let is_due = self.failures_due <= Instant::now() || watched.iter().any(is_new);
+        // Without viewers the last lists stay: who reloads the page finds them.
+        if watched.is_empty() || !is_due {
             return Ok(());
         }
         let begun = Instant::now();
