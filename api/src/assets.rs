@@ -2,7 +2,7 @@
 //! And the description of the API, which the program makes.
 //!
 //! They hold no data, so they need no token and have no rate limit. [`File`] says how one is
-//! served, and [`TABLES`] lists all of them.
+//! served, and `TABLES` lists all of them.
 
 mod docs;
 mod ui;
@@ -16,7 +16,6 @@ use sha2::{Digest as _, Sha256};
 use warp::{
     Filter, Rejection, Reply as _,
     http::{HeaderName, HeaderValue, StatusCode, header},
-    path::FullPath,
     reply::Response,
 };
 
@@ -174,27 +173,33 @@ fn gzip(plain: &[u8]) -> Option<Bytes> {
     encoder.finish().ok().map(Bytes::from)
 }
 
+/// A file that a request asks for. The authentication layer attaches it to the request.
+#[derive(Clone, Copy)]
+pub struct Asset(&'static Prepared);
+
+impl Asset {
+    /// The file at this path.
+    pub fn at(path: &str) -> Option<Self> {
+        // Nothing is compressed for other paths.
+        if !is_asset(path) {
+            return None;
+        }
+        PREPARED.iter().find(|file| file.path == path).map(Self)
+    }
+}
+
 /// Whether a file is served at this path.
 pub fn is_asset(path: &str) -> bool {
     TABLES.into_iter().flatten().any(|file| file.path == path)
 }
 
-/// Serves the files. Other paths match other routes.
+/// Serves the files. Matches only requests with an [`Asset`].
 pub fn assets() -> impl Filter<Extract = (Response,), Error = Rejection> + Copy {
-    warp::method()
-        // Its target is no path, where warp panics.
-        .and_then(async |method: Method| match method {
-            Method::CONNECT => Err(warp::reject()),
-            method => Ok(method),
-        })
-        .and(warp::path::full())
-        .and_then(async |method: Method, path: FullPath| {
-            let file = PREPARED.iter().find(|file| file.path == path.as_str());
-            let file = file.ok_or_else(warp::reject)?;
-            Ok::<_, Rejection>((method, file))
-        })
+    // Not by `warp::path::full`, which panics at the target of a CONNECT: it is no path.
+    warp::ext::get()
+        .and(warp::method())
         .and(warp::header::headers_cloned())
-        .map(|(method, file): (Method, &Prepared), headers| match method {
+        .map(|Asset(file), method, headers| match method {
             // hyper omits the body for HEAD.
             Method::GET | Method::HEAD => file.answer(&headers),
             _ => Problem::method_not_allowed("GET, HEAD").into_response(),

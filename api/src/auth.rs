@@ -37,7 +37,7 @@ use warp::{
 
 use self::route_label::RouteLabel;
 use crate::{
-    assets::is_asset,
+    assets::Asset,
     body,
     limiter::{Limiter, Quota},
     metrics::Metrics,
@@ -333,11 +333,14 @@ impl Shared {
         let access = self.access.get();
         let served = self.served(&access, request);
         request_check::check(request, served).map_err(AuthError::Refused)?;
+        if let Some(asset) = self.asset(request.uri().path()) {
+            request.extensions_mut().insert(asset);
+            return Ok(None);
+        }
         let (path, headers) = (request.uri().path(), request.headers());
         // Exact paths only. A route may match other spellings of a path; those need a token.
         match path {
             "/healthz" | "/livez" | "/readyz" => Ok(None),
-            _ if self.has_assets && is_asset(path) => Ok(None),
             METRICS if self.has_metrics => {
                 if !access.may_scrape(headers) {
                     return Err(AuthError::Unauthorized);
@@ -364,6 +367,11 @@ impl Shared {
                 Ok(quota)
             }
         }
+    }
+
+    /// The file of a page at this path.
+    fn asset(&self, path: &str) -> Option<Asset> {
+        Asset::at(path).filter(|_| self.has_assets)
     }
 
     /// The hosts that this request may name. `None` if it has to carry a token.

@@ -110,7 +110,8 @@ function options(plot, area) {
   return {
     width: area.clientWidth,
     height: area.clientHeight,
-    padding: [10, 16, 0, 0],
+    // On the right, half of the last label.
+    padding: [10, 30, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 }, sync: { key: "live" } },
     scales: {

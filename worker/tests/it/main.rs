@@ -33,6 +33,7 @@ mod receiver;
 mod receiver_shares;
 mod redelivery;
 mod redis_faults;
+mod report;
 mod reread;
 mod resends;
 mod retention;
