@@ -74,7 +74,12 @@ test-programs-postgres: cargo ## the tests of the API and the worker again, on P
 	@for project in api worker; do TEST_STORE=postgres scripts/test.sh $$project; done
 
 test-scripts:
-	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done
+	@for test in $(filter-out %/openapi.sh,$(wildcard scripts/tests/*.sh)); do echo "$$test"; "$$test"; done
+
+# Not in `test`: its tools come from PyPI and npm.
+.PHONY: test-openapi
+test-openapi: cargo ## fuzz live stacks by the description of the API, and generate clients
+	@SEED='$(SEED)' scripts/tests/openapi.sh
 
 .PHONY: fuzz
 fuzz: cargo ## test the SSRF policy with hostile URLs and DNS answers (CASES=200000)

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
 # TOOL is redis-server, postgres, pgbouncer, sqlite3, faketime, shellcheck, wrk, promtool, nix,
-# fakeroot, dockerd, docker-compose, chromium, chromedriver or cargo-deny; or cargo, which is never
-# installed, but must be new enough.
+# fakeroot, dockerd, docker-compose, chromium, chromedriver, node, npm or cargo-deny; or cargo,
+# which is never installed, but must be new enough.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 TOOLS=(redis-server postgres pgbouncer sqlite3 faketime shellcheck wrk promtool nix fakeroot dockerd docker-compose chromium
-    chromedriver cargo-deny cargo)
+    chromedriver node npm cargo-deny cargo)
 # The folder for tools that the system's package manager does not have.
 OWN_TOOLS=$ROOT/target/tools
 CARGO_DENY=0.20.2
@@ -71,6 +71,9 @@ package_of() {
         chromedriver/apt-get) printf chromium-driver ;;
         chromedriver/apk) printf chromium-chromedriver ;;
         chromedriver/pacman) printf chromium ;;
+        node/apt-get | node/apk | node/dnf | node/pacman) printf nodejs ;;
+        node/zypper | npm/zypper) printf nodejs-default ;;
+        node/brew | npm/brew) printf node ;;
         *) printf '%s' "$1" ;;
     esac
 }

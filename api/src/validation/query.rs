@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::faults::Faults;
+use super::{faults::Faults, values::whole};
 use crate::reply::Problem;
 
 /// The most faults in one answer: a query has room for thousands.
@@ -67,8 +67,8 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
 
 /// A page size of at most `max`.
 pub(super) fn limit(text: &str, max: usize) -> Result<usize, String> {
-    text.parse()
-        .ok()
+    whole(text)
+        .and_then(|limit| usize::try_from(limit).ok())
         .filter(|limit| (1..=max).contains(limit))
         .ok_or_else(|| format!("must be a whole number from 1 to {max}"))
 }

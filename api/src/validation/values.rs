@@ -12,13 +12,29 @@ pub(super) const HANDLER: &str = "the name of a handler, such as `report`";
 /// A number of records, at most `max`.
 pub(super) fn records(sent: Option<&RawValue>, max: u32) -> Result<Records, String> {
     // 0 is out of bounds, so anything but a 64-bit whole number gets the message for a bad number.
-    let count = sent
-        .and_then(|sent| sent.get().parse().ok())
-        .unwrap_or_default();
+    let count = sent.and_then(|sent| whole(sent.get())).unwrap_or_default();
     Records::new(count, max).map_err(|error| match sent.map(kind) {
         None => format!("is missing; it {error}"),
         Some(NUMBER) => error.to_string(),
         Some(kind) => format!("{error}, not {kind}"),
+    })
+}
+
+/// A whole number that is not negative, in any spelling of JSON: `10.0` and `1e1` are 10, as they
+/// are for JSON Schema.
+pub(super) fn whole(json: &str) -> Option<u64> {
+    /// Up to here, a double tells each whole number from the next.
+    const MOST: f64 = 9_007_199_254_740_991.0;
+
+    json.parse().ok().or_else(|| {
+        let number: f64 = serde_json::from_str(json).ok()?;
+        let is_whole = number.fract() == 0.0 && (0.0..=MOST).contains(&number);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is whole, and within the bounds"
+        )]
+        is_whole.then_some(number as u64)
     })
 }
 
@@ -169,8 +185,11 @@ mod tests {
             "50",
             "-1",
             "-0",
-            "10.0",
-            "1e1",
+            "50.0",
+            "10.5",
+            "1e2",
+            "1e-1",
+            "-1.0",
             "1e999",
             "99999999999999999999", // > 64 bits
         ] {
@@ -178,8 +197,14 @@ mod tests {
             assert_eq!(fault, "must be a whole number from 1 to 49", "{json}");
         }
         for count in [1, 49] {
-            let sent = raw(count.to_string());
-            assert_eq!(records(Some(&sent), 49).unwrap().count(), count);
+            for spelling in [
+                format!("{count}"),
+                format!("{count}.0"),
+                format!("{count}0e-1"),
+            ] {
+                let sent = raw(spelling);
+                assert_eq!(records(Some(&sent), 49).unwrap().count(), count);
+            }
         }
     }
 
