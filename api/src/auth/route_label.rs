@@ -73,6 +73,8 @@ mod tests {
             ("/admin/pause", "admin"),
             ("/", "ui"),
             ("/ui/page.css", "ui"),
+            ("/docs", "ui"),
+            ("/openapi.json", "ui"),
             ("", "other"),
             ("*", "other"),
             ("/Async", "other"),

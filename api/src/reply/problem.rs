@@ -148,7 +148,7 @@ impl Problem {
         let detail = "The paths are POST /sync, POST /async, POST /async/{handler}, GET /handlers, \
                       GET /requests, GET and DELETE /requests/{id}, POST /requests/{id}/redeliver, \
                       POST /requests/{id}/erase, POST /requests/redeliver, GET /healthz, GET \
-                      /livez, GET /readyz and GET /openapi.json, which describes them.";
+                      /livez, GET /readyz and GET /openapi.json, which describes them; GET /docs shows that.";
         Self::new(Kind::NotFound, detail)
     }
 
