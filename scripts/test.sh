@@ -47,6 +47,11 @@ if [[ $project == worker && -z ${TEST_API:-} ]]; then
     export TEST_API=$STORM_BIN/storm-api
 fi
 
+if [[ $project == api && ${TEST_STORE:-sqlite} == sqlite ]]; then
+    export ANSWERS_SEEN=$ROOT/target/answers-seen.txt
+    rm -f "$ANSWERS_SEEN"
+fi
+
 # In a process group of its own, so that the tests end with all that they have started.
 mkdir -p target
 log=target/test-$project.log
@@ -76,3 +81,9 @@ while kill -0 "$tests" 2>/dev/null; do
 done
 cat <&3
 wait "$tests"
+
+# Which of the described answers they have seen, all together.
+if [[ -n ${ANSWERS_SEEN:-} ]]; then
+    cargo test --quiet --locked --manifest-path "$manifest" --features postgres --test it -- \
+        --ignored --exact --nocapture contract::seen::every_described_answer_was_seen_or_has_a_reason
+fi

@@ -32,7 +32,7 @@ client waits.
 
 * **Errors** are `application/problem+json` (RFC 9457). Their `type` is stable, and `detail` says \
 what to change.
-* **`HEAD`** works wherever `GET` does. Any other method is `405` with `Allow`, and any other path \
+* **HEAD** works wherever `GET` does. Any other method is `405` with `Allow`, and any other path \
 `404`.
 * **Authentication:** with the setting `API_TOKENS`, clients send a bearer token; without it, none \
 is needed, and all callers see all requests. Operators have tokens of their own (`ADMIN_TOKENS`); \

@@ -77,6 +77,8 @@ mod tests {
             ("/overview", "overview"),
             ("/", "ui"),
             ("/ui/page.css", "ui"),
+            ("/docs", "ui"),
+            ("/openapi.json", "ui"),
             ("", "other"),
             ("*", "other"),
             ("/Async", "other"),

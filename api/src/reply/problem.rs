@@ -148,7 +148,8 @@ impl Problem {
         let detail = "The paths are POST /sync, POST /async, POST /async/{handler}, GET /handlers, \
                       GET /requests, GET and DELETE /requests/{id}, POST /requests/{id}/redeliver, \
                       POST /requests/{id}/erase, POST /requests/redeliver, GET /overview, GET \
-                      /healthz, GET /livez, GET /readyz and GET /openapi.json, which describes them.";
+                      /healthz, GET /livez, GET /readyz and GET /openapi.json, which describes \
+                      them; GET /docs shows that.";
         Self::new(Kind::NotFound, detail)
     }
 

@@ -9,7 +9,14 @@ use crate::{
 };
 
 const PAGE: &str = "/";
-const FILES: [&str; 3] = ["/ui/page.css", "/ui/page.mjs", "/ui/uplot.js"];
+const FILES: [&str; 6] = [
+    "/ui/page.css",
+    "/ui/page.mjs",
+    "/ui/uplot.js",
+    "/docs",
+    "/docs/page.mjs",
+    "/openapi.json",
+];
 
 fn asking(method: &str, path: &str, field: &str) -> String {
     bare(method, path).replacen("\r\n", &format!("\r\n{field}\r\n"), 1)

@@ -143,6 +143,12 @@ class Browser:
             selector,
         )
 
+    def screenshot_of_screen(self, file):
+        """Writes what the screen shows, of a page that is too long for one picture."""
+        taken = self.devtools("Page.captureScreenshot")
+        with open(file, "wb") as png:
+            png.write(base64.b64decode(taken["data"]))
+
     def console(self):
         """What the console has got since the last call: warnings and errors, as text."""
         entries = self.ask("POST", "/se/log", {"type": "browser"})
