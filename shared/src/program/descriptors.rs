@@ -88,8 +88,8 @@ fn fit_to(
         needed,
         http_connections = settings.http.connections,
         worker_concurrency = fewer_jobs,
-        "the limit of open files is below what the settings need, so the bounds are lowered to it; \
-         raise it with {HOW}"
+        remedy = HOW,
+        "the limit of open files is below what the settings need, so the bounds are lowered to it"
     );
     Ok(())
 }
