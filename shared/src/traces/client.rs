@@ -2,7 +2,8 @@
 
 use std::{
     error::Error,
-    fmt,
+    fmt, fs,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -15,7 +16,11 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use thiserror::Error;
 use tokio::{runtime::Handle, time::timeout};
 
@@ -24,10 +29,26 @@ use super::resolver::Resolver;
 /// A longer answer is no collector's: a success has some bytes, and a failure a message.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// The TLS configuration is invalid.
+/// Why there is no TLS.
 #[derive(Debug, Error)]
-#[error("TLS: {0}")]
-pub struct TlsError(#[from] rustls::Error);
+pub enum TlsError {
+    /// The built-in configuration is invalid.
+    #[error("TLS: {0}")]
+    Config(#[from] rustls::Error),
+    /// The file with certificates of authorities is none.
+    #[error("{name}={}: {problem}; expected a file of PEM certificates", .file.display())]
+    Certificates {
+        /// The variable that names it.
+        name: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A file with certificates of authorities, and the variable that names it.
+pub(super) type Authorities = (&'static str, PathBuf);
 
 /// Sends from the service's runtime, whatever thread asks. Clones share connections.
 #[derive(Clone)]
@@ -39,15 +60,25 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client that trusts Mozilla's roots. An exchange takes at most `timeout`.
+    /// A client that trusts Mozilla's roots and `authorities`. An exchange takes at most `timeout`.
     ///
     /// # Errors
     /// There is no TLS.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub(super) fn new(timeout: Duration) -> Result<Self, TlsError> {
-        let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    pub(super) fn new(
+        timeout: Duration,
+        authorities: Option<&Authorities>,
+    ) -> Result<Self, TlsError> {
+        let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        if let Some((name, file)) = authorities {
+            add_roots(file, &mut roots).map_err(|problem| TlsError::Certificates {
+                name,
+                file: file.clone(),
+                problem,
+            })?;
+        }
         // The provider is named: a process-wide default could be another crate's choice.
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -99,6 +130,20 @@ impl Client {
         }
         exchanged
     }
+}
+
+/// Adds the certificates in `file`, at least one.
+fn add_roots(file: &Path, roots: &mut RootCertStore) -> Result<(), String> {
+    let pem = fs::read(file).map_err(|error| error.to_string())?;
+    let known = roots.len();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.len() == known {
+        return Err("contains no certificate".to_owned());
+    }
+    Ok(())
 }
 
 /// hyper's errors leave their causes to be asked for.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use url::Url;
 
 use super::{
-    client::{Client, TlsError},
+    client::{Authorities, Client, TlsError},
     export::Traces,
 };
 
@@ -34,6 +34,10 @@ const SAMPLERS: [&str; 6] = [
     "parentbased_always_on",
     "parentbased_always_off",
     "parentbased_traceidratio",
+];
+const CERTIFICATES: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
 ];
 const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 
@@ -66,7 +70,7 @@ pub enum PlanError {
     #[error("OTEL_EXPORTER_OTLP_*: {0}")]
     Exporter(String),
     /// There is no TLS.
-    #[error("traces: {0}")]
+    #[error("{0}")]
     Tls(#[from] TlsError),
 }
 
@@ -90,6 +94,7 @@ pub(super) struct Target {
 struct Variables {
     origin: String,
     timeout: Duration,
+    authorities: Option<Authorities>,
     queue: usize,
 }
 
@@ -172,12 +177,13 @@ impl Variables {
         Ok(Some(Self {
             origin,
             timeout,
+            authorities: first(CERTIFICATES).map(|(name, file)| (name, file.into())),
             queue,
         }))
     }
 
     fn target(self) -> Result<Target, PlanError> {
-        let client = Client::new(self.timeout)?;
+        let client = Client::new(self.timeout, self.authorities.as_ref())?;
         let builder = SpanExporter::builder().with_http();
         let exporter = builder.with_http_client(client.clone()).build();
         Ok(Target {

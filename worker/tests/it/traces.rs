@@ -4,6 +4,8 @@
 mod bad_collectors;
 #[cfg(feature = "traces")]
 mod joined;
+#[cfg(feature = "traces")]
+mod over_tls;
 
 use std::{
     path::Path,
@@ -27,7 +29,7 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 #[cfg(feature = "traces")]
 #[test]
-fn an_endpoint_that_is_no_url_is_refused_at_the_start_with_one_line() {
+fn an_endpoint_or_a_certificate_that_is_none_is_refused_at_the_start_with_one_line() {
     let folder = TempDir::new().unwrap();
     for (name, value) in [
         (ENDPOINT, "collector:4317"),
@@ -41,6 +43,20 @@ fn an_endpoint_that_is_no_url_is_refused_at_the_start_with_one_line() {
             said.starts_with(&format!("{name}={value}: expected")),
             "{said}"
         );
+    }
+    let missing = folder.path().join("missing.pem");
+    for (file, problem) in [
+        (missing.as_path(), "No such file"),
+        (Path::new("/dev/null"), "contains no certificate"),
+    ] {
+        let file = file.to_str().unwrap();
+        let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", file);
+        let endpoint = (ENDPOINT, "https://collector:4318");
+        let output = start(folder.path(), &[ENDS, endpoint, certificate]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(file) && said.contains(problem), "{said}");
     }
     // With it disabled, the variable is not even looked at.
     let disabled = [
