@@ -103,18 +103,20 @@ lint: $(LINTS:%=lint-%) ## run every check of the sources; one of them: make lin
 lint-format: cargo
 	@for project in $(PROJECTS); do cargo fmt --check --manifest-path $$project/Cargo.toml; done
 
-# With the engine for PostgreSQL. `shared`, which has most of it, is checked without it as well.
+# With all features. `shared`, which has most of what they choose, is checked without them as well.
 lint-clippy: cargo
 	@cargo clippy --locked --all-targets --manifest-path shared/Cargo.toml -- -D warnings
-	@for project in $(PROJECTS); do \
+	@source scripts/lib.sh; for project in $(PROJECTS); do \
+		choose_all_features $$project; \
 		cargo clippy --locked --all-targets --manifest-path $$project/Cargo.toml \
-			--features postgres -- -D warnings; \
+			"$${features[@]}" -- -D warnings; \
 	done
 
 lint-docs: export RUSTDOCFLAGS := -D warnings
 lint-docs: cargo
-	@for project in $(PROJECTS); do \
-		cargo doc --locked --no-deps --manifest-path $$project/Cargo.toml --features postgres; \
+	@source scripts/lib.sh; for project in $(PROJECTS); do \
+		choose_all_features $$project; \
+		cargo doc --locked --no-deps --manifest-path $$project/Cargo.toml "$${features[@]}"; \
 	done
 
 lint-drift:

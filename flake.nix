@@ -65,6 +65,11 @@
       packageOf =
         pkgs: project:
         cargoDerivation pkgs project {
+          # The images export traces.
+          cargoBuildFlags = lib.optionals (project != "loadgen") [
+            "--features"
+            "traces"
+          ];
           preBuild = ''
             # nixpkgs' build hook passes --offline but not --locked, so cargo would silently update
             # a lock file that does not match the manifest. This fails instead.

@@ -91,6 +91,16 @@ with_postgres() {
     esac
 }
 
+# Succeeds if WITH_TRACES is yes: the API and the worker get the export of traces, as the images
+# have it. Ends the script if it is neither yes nor no.
+with_traces() {
+    case ${WITH_TRACES:-no} in
+        yes) ;;
+        no) return 1 ;;
+        *) die "WITH_TRACES=$WITH_TRACES: expected yes or no" ;;
+    esac
+}
+
 # Sets WITH_POSTGRES to yes, which WHAT needs.
 #   need_postgres WHAT
 need_postgres() {
@@ -98,14 +108,25 @@ need_postgres() {
     export WITH_POSTGRES=yes
 }
 
-# Sets features to cargo's options for the features of a project, as WITH_POSTGRES says.
+#   has_feature PROJECT FEATURE
+has_feature() { grep -q "^$2 = " "$ROOT/$1/Cargo.toml"; }
+
+# Sets features to cargo's options for the features of a project, as WITH_POSTGRES and WITH_TRACES
+# say.
 #   choose_features PROJECT
 choose_features() {
+    local chosen=()
+    if with_postgres && has_feature "$1" postgres; then chosen+=(postgres); fi
+    if with_traces && has_feature "$1" traces; then chosen+=(traces); fi
     features=()
-    if with_postgres && grep -q '^postgres = ' "$ROOT/$1/Cargo.toml"; then
-        features=(--features postgres)
+    if ((${#chosen[@]} > 0)); then
+        features=(--features "$(IFS=, && echo "${chosen[*]}")")
     fi
 }
+
+# Sets features to those of the tests and of the lints: all that the project has.
+#   choose_all_features PROJECT
+choose_all_features() { WITH_POSTGRES=yes WITH_TRACES=yes choose_features "$1"; }
 
 # Builds programs.
 #   build release|dev PROJECT...
@@ -128,11 +149,12 @@ build() {
 #   build_as_tests PROJECT...
 build_as_tests() {
     [[ -z ${STORM_BIN:-} ]] || return 0
-    local project
+    local project features
     need_cargo
     for project; do
+        choose_all_features "$project"
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo test --quiet --no-run --locked \
-            --manifest-path "$project/Cargo.toml" --features postgres) || return
+            --manifest-path "$project/Cargo.toml" "${features[@]}") || return
     done
     export STORM_BIN=$ROOT/target/debug
 }
@@ -152,6 +174,7 @@ check_store() {
 #   need_binaries PROJECT...
 need_binaries() {
     check_store
+    with_traces || true
     if [[ -n ${STORM_BIN:-} ]]; then
         say "binaries  $STORM_BIN (STORM_BIN); nothing is built"
         local project

@@ -2,6 +2,7 @@
 # Packs cargo's binaries and this machine's Redis into the images that the flake builds with Nix:
 # the same names, user, folders and commands. The images start from scratch and need no registry.
 # They contain this machine's C library, so they run on kernels that it supports.
+#   WITH_TRACES   no: without the export of traces [yes]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=docker.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
@@ -67,6 +68,7 @@ healthcheck() {
 
 require_engine
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)
+WITH_TRACES=${WITH_TRACES:-yes} && export WITH_TRACES
 need_binaries api worker loadgen
 mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/images.XXXXXX")

@@ -2,9 +2,9 @@
 # Runs the tests of one project, with a Redis and a PostgreSQL server of their own. `postgres` runs
 # those of the store's engine for PostgreSQL only; `pooler`, its promises through a PgBouncer.
 # TEST_STORE=postgres runs the tests of api or worker on PostgreSQL, but for those that are about
-# SQLite (modules `sqlite_...`). All are built with the feature `postgres`. A test that hangs fails
-# the run: when no test has ended for SILENCE seconds (900), those that still run are named, and the
-# run is ended.
+# SQLite (modules `sqlite_...`). All are built with the features `postgres` and `traces`. A test
+# that hangs fails the run: when no test has ended for SILENCE seconds (900), those that still run
+# are named, and the run is ended.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=postgres.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/postgres.sh"
@@ -52,12 +52,13 @@ if [[ $project == api && ${TEST_STORE:-sqlite} == sqlite ]]; then
     rm -f "$ANSWERS_SEEN"
 fi
 
+choose_all_features "${manifest%/*}"
 # In a process group of its own, so that the tests end with all that they have started.
 mkdir -p target
 log=target/test-$project.log
 : >"$log"
 set -m
-cargo test --locked --manifest-path "$manifest" --features postgres "${filters[@]}" >"$log" 2>&1 &
+cargo test --locked --manifest-path "$manifest" "${features[@]}" "${filters[@]}" >"$log" 2>&1 &
 tests=$!
 set +m
 trap 'kill -TERM -- "-$tests" 2>/dev/null || true; stop_postgres' EXIT

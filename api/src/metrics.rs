@@ -24,6 +24,7 @@ use storm_shared::{
         ssrf::Rule,
         store::{HandlerLoad, Pauses, Store, StoreMetrics},
     },
+    traces,
 };
 use warp::http::StatusCode;
 
@@ -387,6 +388,7 @@ impl Metrics {
             self.paused_origins.clone(),
         );
         own.register_collector(Box::new(self.memory.clone()));
+        traces::register(own);
         own.register(
             "oldest_due_age_seconds",
             "How long the oldest due job has been due, counted every few seconds",

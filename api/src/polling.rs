@@ -42,7 +42,7 @@ pub(crate) async fn poll<T, F>(
         match read().await {
             Ok(value) => {
                 if outage.recovered() {
-                    info!("reading {what} works again");
+                    info!(what, "the store can be read again");
                 }
                 update(value);
             }
@@ -50,7 +50,7 @@ pub(crate) async fn poll<T, F>(
             Err(StoreError::QueueFull | StoreError::Closed) => {}
             Err(error) => {
                 if outage.failed() {
-                    warn!(%error, "cannot read {what}; the last value stays in force");
+                    warn!(what, %error, "cannot read the store; the last value stays in force");
                 }
             }
         }

@@ -161,3 +161,17 @@ for value in yes no ''; do
         fail "WITH_POSTGRES=$value: $(<"$work/built")"
 done
 echo "ok: $test"
+
+test='programs are built with traces if WITH_TRACES is yes, beside PostgreSQL or alone'
+for value in yes no ''; do
+    rm -f "$work/built"
+    # shellcheck disable=SC2016 # expanded by the shell that is started
+    env PATH="$work/path" WITH_TRACES=yes WITH_POSTGRES="$value" bash -c \
+        'source "$1" && build dev api worker loadgen' - "$ROOT/scripts/lib.sh" 2>"$work/output" || fail "$value"
+    expected='--features traces'
+    [[ $value != yes ]] || expected='--features postgres,traces'
+    [[ $(grep -cE -- "--manifest-path (api|worker)/Cargo.toml $expected\$" "$work/built") == 2 ]] ||
+        fail "WITH_POSTGRES=$value: $(<"$work/built")"
+    ! grep -q 'loadgen.*traces' "$work/built" || fail "loadgen: $(<"$work/built")"
+done
+echo "ok: $test"

@@ -11,6 +11,7 @@
 //! * [`server`]: the accept loop of every HTTP listener.
 //! * [`program`]: a service's process, from its settings to its exit status, with the subcommand
 //!   `healthcheck`. [`telemetry`] sets up logging, and [`shutdown`] handles the signals.
+//! * [`traces`]: the spans of a job's way, for a collector.
 //! * [`uplot`]: the script that draws the plots of our pages.
 
 pub mod config;
@@ -28,4 +29,5 @@ pub mod services;
 pub mod shutdown;
 pub mod size;
 pub mod telemetry;
+pub mod traces;
 pub mod uplot;

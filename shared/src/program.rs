@@ -29,6 +29,7 @@ use crate::{
     healthcheck, server,
     shutdown::Shutdown,
     telemetry,
+    traces::Plan,
 };
 
 pub use self::{descriptors::DescriptorBudget, output::print_clap};
@@ -116,6 +117,7 @@ pub async fn run(
         rereads,
         subcommands,
     } = program;
+    let name = command.get_name().to_owned();
     let command = command
         .subcommand(healthcheck::command())
         .subcommand(completions::command())
@@ -143,7 +145,7 @@ pub async fn run(
         return check_health(listen, &settings).await; // The only subcommand that is left.
     }
     let rereads = (rereader, rereads);
-    serve(listen, descriptors, settings, rereads, service).await
+    serve(&name, listen, descriptors, settings, rereads, service).await
 }
 
 impl Subcommand {
@@ -153,6 +155,7 @@ impl Subcommand {
 }
 
 async fn serve(
+    name: &str,
     listen: ListenSetting,
     descriptors: DescriptorBudget,
     mut settings: Settings,
@@ -163,12 +166,16 @@ async fn serve(
     if let Err(error) = (listen.check)(&settings) {
         return usage_error(&error);
     }
+    let traces = match Plan::from_env() {
+        Ok(traces) => traces,
+        Err(error) => return usage_error(&error),
+    };
     let log = telemetry::start(&settings.log);
-    if let Err(error) = descriptors::fit(&descriptors, &mut settings) {
+    if let Err(error) = descriptors::fit(&descriptors, &mut settings, traces.descriptors()) {
         print_error(&error);
         return ExitCode::FAILURE;
     }
-    if let Err(error) = threads::try_to_start(threads::OF_A_SERVICE) {
+    if let Err(error) = threads::try_to_start(threads::OF_A_SERVICE + traces.threads()) {
         return cannot_start(&error);
     }
     for variable in &settings.unknown_variables {
@@ -182,6 +189,7 @@ async fn serve(
     }
     // Not the warnings above: each names another setting.
     log.bound();
+    let traces = traces.start(name);
     survive_file_size_limit();
     let served = async {
         // First: a SIGTERM during the start must shut the service down gracefully, too.
@@ -192,6 +200,7 @@ async fn serve(
         Box::pin(service(settings, listener, shutdown)).await
     };
     let served = served.await;
+    traces.flush().await;
     log.count();
     match served {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,7 +15,7 @@
 //! * `retention`: the loop that deletes requests that ended long ago. `strays`: the loop that
 //!   returns jobs which the lease holds and the worker does not have.
 //! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
-//! * `waits`: how long jobs have waited, for the metrics.
+//! * `waits`: how long jobs have waited, for the metrics. `spans`: what traces say of a job.
 //! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces
 //!   share.
 
@@ -39,6 +39,7 @@ mod running;
 mod shares;
 mod shortages;
 mod slots;
+mod spans;
 mod strays;
 mod waits;
 mod watchdog;

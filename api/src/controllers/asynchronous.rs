@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use storm_shared::{
     models::{CallbackUrl, IdempotencyKey, RequestId, Traceparent},
     services::store::{Acceptance, Held, NewJob, StoreError, expected_at},
+    traces::{Span, Stage},
 };
 use tokio::time::Instant;
-use warp::reply::Response;
+use warp::{http::StatusCode, reply::Response};
 
 use super::{store_problem, waiting::result_of};
 use crate::{
@@ -40,7 +41,12 @@ pub async fn submit(
 ) -> Result<Response, Problem> {
     // From here on, since the request has been received (RFC 7240, section 4.3).
     let deadline = prefer.wait.map(|wait| Instant::now() + wait);
-    let submitted = accept(&caller, &app, traceparent, idempotency_key, received).await?;
+    // The job is below this span, so that a worker's spans are, too.
+    let span = Span::start(Stage::Accept, traceparent);
+    let traceparent = span.passed_on(traceparent);
+    let accepted = accept(&caller, &app, traceparent, idempotency_key, received).await;
+    end(span, &accepted, deadline.is_some());
+    let submitted = accepted?;
     match deadline {
         None => Ok(reply::accepted(&submitted)),
         // Boxed: most submissions do not wait, and need no room for it.
@@ -49,6 +55,33 @@ pub async fn submit(
             Ok(Box::pin(answer).await)
         }
     }
+}
+
+/// Ends the span of a submission, with what came of it. The answer to one that `waits` is later.
+fn end(mut span: Span, accepted: &Result<Submitted, Problem>, waits: bool) {
+    span.text("http.request.method", "POST");
+    match accepted {
+        Ok(submitted) => {
+            if !waits {
+                span.number("http.response.status_code", StatusCode::ACCEPTED.as_u16());
+            }
+            span.text("storm.request.id", submitted.id);
+            span.text("storm.handler", &submitted.handler);
+            if submitted.is_replay {
+                span.text("storm.replayed", true);
+            }
+        }
+        Err(problem) => {
+            span.number("http.response.status_code", problem.status().as_u16());
+            // A client's mistake is no failure of the server's span.
+            if problem.status().is_server_error() {
+                span.failed(problem.name());
+            } else {
+                span.text("error.type", problem.name());
+            }
+        }
+    }
+    span.end();
 }
 
 /// Stores the job. If it is unknown whether it was, the write is repeated under the same id, for as

@@ -49,7 +49,7 @@ impl Threads {
                 if outage.failed() {
                     warn!(
                         %error,
-                        "no thread can be started, so /sync answers 503; raise `ulimit -u`, or \
+                        "no thread can be started, so /sync answers 503; raise ulimit -u, or \
                          TasksMax= (systemd)"
                     );
                 }

@@ -49,6 +49,40 @@ impl Traceparent {
         format!("{:032x}", self.trace_id)
     }
 
+    /// The trace context with these ids and flags. Only the defined flags are kept.
+    ///
+    /// The ids of a span are never zeros only.
+    pub fn from_numbers(trace_id: u128, parent_id: u64, flags: u8) -> Self {
+        Self {
+            trace_id,
+            parent_id,
+            flags: flags & (SAMPLED | RANDOM),
+        }
+    }
+
+    /// The trace id as a number.
+    pub fn trace_number(self) -> u128 {
+        self.trace_id
+    }
+
+    /// The id of the caller's span as a number.
+    pub fn parent_number(self) -> u64 {
+        self.parent_id
+    }
+
+    /// The flags.
+    pub fn flags(self) -> u8 {
+        self.flags
+    }
+
+    /// The same trace context for a trace of which no part is recorded here.
+    pub fn unsampled(self) -> Self {
+        Self {
+            flags: self.flags & !SAMPLED,
+            ..self
+        }
+    }
+
     /// The specification forbids ids of zeros only.
     fn is_valid(self) -> bool {
         self.trace_id != 0 && self.parent_id != 0
@@ -188,6 +222,21 @@ mod tests {
         ] {
             assert_eq!(parsed(text), Err(TraceparentError), "{text}");
         }
+    }
+
+    #[test]
+    fn a_traceparent_is_the_same_in_numbers_and_only_its_sampled_flag_can_be_cleared() {
+        let text = format!("00-{TRACE}-{PARENT}-03");
+        let parsed: Traceparent = text.parse().unwrap();
+        let numbers = (
+            parsed.trace_number(),
+            parsed.parent_number(),
+            parsed.flags(),
+        );
+        let made = Traceparent::from_numbers(numbers.0, numbers.1, numbers.2 | 0b1000);
+        assert_eq!(made, parsed);
+        let unsampled = format!("00-{TRACE}-{PARENT}-02");
+        assert_eq!(parsed.unsampled().to_string(), unsampled);
     }
 
     #[test]

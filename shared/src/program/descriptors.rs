@@ -51,12 +51,16 @@ pub(super) struct TooFew {
 const HOW: &str = "`ulimit -n`, LimitNOFILE= (systemd) or `ulimits: nofile` (compose)";
 
 /// Raises the limit as far as this process may, and lowers the bounds of `settings` to it, with a
-/// warning.
-pub(super) fn fit(budget: &DescriptorBudget, settings: &mut Settings) -> Result<(), TooFew> {
+/// warning. `others` are opened besides those of the settings.
+pub(super) fn fit(
+    budget: &DescriptorBudget,
+    settings: &mut Settings,
+    others: usize,
+) -> Result<(), TooFew> {
     let Some(limit) = raise_limit() else {
         return Ok(());
     };
-    fit_to(limit, already_open(), budget, settings)
+    fit_to(limit, already_open() + others, budget, settings)
 }
 
 fn fit_to(
@@ -88,8 +92,8 @@ fn fit_to(
         needed,
         http_connections = settings.http.connections,
         worker_concurrency = fewer_jobs,
-        "the limit of open files is below what the settings need, so the bounds are lowered to it; \
-         raise it with {HOW}"
+        remedy = HOW,
+        "the limit of open files is below what the settings need, so the bounds are lowered to it"
     );
     Ok(())
 }

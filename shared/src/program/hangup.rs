@@ -43,20 +43,24 @@ async fn listen(
             // Blocking: a file system may be slow.
             log(block_in_place(|| rereader.reread(check)), used);
         } else {
-            info!(target: OPERATOR, "{NO_FILE}");
+            info!(
+                target: OPERATOR,
+                "SIGHUP: there is no settings file to reread; start the service with STORM_CONFIG \
+                 set to the path of one"
+            );
         }
     }
 }
-
-const NO_FILE: &str = "SIGHUP: there is no settings file to reread; start the service with \
-                       STORM_CONFIG set to the path of one";
 
 fn log(reread: Result<Reread, SettingError>, used: &[&str]) {
     let reread = match reread {
         Ok(reread) => reread,
         Err(error) => {
-            let message = "SIGHUP: the settings file is not accepted, so nothing has changed";
-            error!(target: OPERATOR, %error, "{message}");
+            error!(
+                target: OPERATOR,
+                %error,
+                "SIGHUP: the settings file is not accepted, so nothing has changed"
+            );
             return;
         }
     };
@@ -70,21 +74,33 @@ fn log(reread: Result<Reread, SettingError>, used: &[&str]) {
     };
     let settings = of_ours(reread.overridden);
     if !settings.is_empty() {
-        let message = "SIGHUP: the environment sets these, too, and overrides the file";
-        warn!(target: OPERATOR, settings, "{message}");
+        warn!(
+            target: OPERATOR,
+            settings,
+            "SIGHUP: the environment sets these, too, and overrides the file"
+        );
     }
     if !reread.need_restart.is_empty() {
         let settings = reread.need_restart.join(", ");
-        let message = "SIGHUP: a change of these settings needs a restart";
-        warn!(target: OPERATOR, settings, reread = used.join(", "), "{message}");
+        warn!(
+            target: OPERATOR,
+            settings,
+            reread = used.join(", "),
+            "SIGHUP: a change of these settings needs a restart"
+        );
     }
     let changed = of_ours(reread.changed);
     if changed.is_empty() {
-        let message = "SIGHUP: the settings file was reread; nothing in use has changed";
-        info!(target: OPERATOR, "{message}");
+        info!(
+            target: OPERATOR,
+            "SIGHUP: the settings file was reread; nothing in use has changed"
+        );
     } else {
-        let message = "SIGHUP: the settings file was reread, and the changes are in use";
-        info!(target: OPERATOR, changed, "{message}");
+        info!(
+            target: OPERATOR,
+            changed,
+            "SIGHUP: the settings file was reread, and the changes are in use"
+        );
     }
 }
 

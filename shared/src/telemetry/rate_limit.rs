@@ -67,8 +67,8 @@ impl RateLimit {
     /// Logs how many lines were left out since the last call.
     pub(super) fn count(&self) {
         // Logged without the lock, which every line takes.
-        for (message, lines) in self.take_left_out() {
-            warn!(target: COUNTS, lines, "more lines of this kind were left out: {message}");
+        for (kind, lines) in self.take_left_out() {
+            warn!(target: COUNTS, lines, kind, "more lines of this kind were left out");
         }
     }
 
@@ -216,7 +216,7 @@ mod tests {
 
         let counted = lines(&limit, || limit.count());
         assert_eq!(counted.len(), 1, "{counted:?}");
-        assert!(counted[0].contains("left out: a write is retried"));
+        assert!(counted[0].contains("kind=\"a write is retried\""));
         let left_out = format!("lines={}", 1000 - most);
         assert!(counted[0].contains(&left_out), "{counted:?}");
         assert!(lines(&limit, || limit.count()).is_empty(), "once");

@@ -13,7 +13,7 @@ pub struct Context {
     pub attempt: u32,
     /// When the attempt is ended: its future is dropped then.
     pub deadline: Instant,
-    /// The trace context of the job.
+    /// The trace context of the job; that of this attempt, if the trace is recorded.
     pub traceparent: Traceparent,
     /// Cancelled when the attempt is over, however it ends. For what the handler has started
     /// elsewhere, such as a blocking thread, since its own future is dropped.

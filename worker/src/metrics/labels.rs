@@ -65,7 +65,7 @@ pub(super) struct RuleLabel {
 impl ClaimSource {
     pub(super) const ALL: [Self; 3] = [Self::Notification, Self::Table, Self::Quarantine];
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Notification => "notification",
             Self::Table => "table",

@@ -4,6 +4,7 @@ use prometheus_client::registry::Registry;
 use storm_shared::{
     models::{AttemptClass, FailureReason},
     services::{scrape, ssrf::Rule, store::Outcome},
+    traces,
 };
 
 use super::{
@@ -35,6 +36,7 @@ impl Metrics {
         own.register_collector(Box::new(self.store.clone()));
         own.register_collector(Box::new(self.queue.clone()));
         own.register_collector(Box::new(self.memory.clone()));
+        traces::register(own);
         registry
     }
 

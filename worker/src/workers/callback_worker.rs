@@ -13,11 +13,12 @@ use futures_util::FutureExt;
 use storm_shared::{
     config::Settings,
     memory::Reservation,
-    models::{Failure, FailureReason},
+    models::{Failure, FailureReason, Traceparent},
     services::store::{
         self, AttemptRecord, Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store,
         StoreError, WorkResult, Worked,
     },
+    traces::Moment,
 };
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -32,7 +33,7 @@ use super::{
     repeat::{GivenUp, until_claimed, until_written},
     shares::{LongRoom, Share},
     slots::Slot,
-    waits,
+    spans, waits,
     work::{Admitted, Ran, Work},
 };
 use crate::{
@@ -148,6 +149,7 @@ impl CallbackWorker {
             self.metrics.claimed(source, candidates.len(), 0);
             return Ok(all(0));
         }
+        let began = Moment::now();
         let (owner, room) = (term.owner, memory.bytes());
         let named = || taken.candidates().to_vec();
         let claim = until_claimed(self.store.claim(owner, named(), room), || {
@@ -188,7 +190,10 @@ impl CallbackWorker {
         };
         let held = taken.keep(claimed.iter().map(claim_of), ended);
         // Slots of candidates whose claim lost are freed with `slots`, on return.
-        for (job, held) in claimed.into_iter().zip(held) {
+        for (mut job, held) in claimed.into_iter().zip(held) {
+            if let Ok(job) = &mut job {
+                spans::claimed(job, began, source);
+            }
             #[expect(
                 clippy::expect_used,
                 reason = "the caller took slots for each candidate"
@@ -274,6 +279,7 @@ impl CallbackWorker {
     ) -> Result<(), StoreError> {
         let claim = claim_of(claimed);
         let is_long = claimed.as_ref().is_ok_and(|job| job.is_long);
+        let trace = claimed.as_ref().ok().map(|job| job.traceparent);
         let failure = match claimed {
             // A panic fails its own job only.
             // Unwind-safe: the locks that jobs share are taken even if they are poisoned.
@@ -289,7 +295,8 @@ impl CallbackWorker {
             },
             Err(invalid) => invalid.failure.clone(),
         };
-        self.settle(claim, is_long, None, failed(failure), &self.next_due)
+        let settlement = failed(failure);
+        self.settle(claim, trace, is_long, None, settlement, &self.next_due)
             .await
     }
 
@@ -313,7 +320,8 @@ impl CallbackWorker {
             }
         };
         let time_to_callback = waits::until_callback(job, &settlement);
-        self.settle(job.claim, job.is_long, result, settlement, next_due)
+        let (claim, trace) = (job.claim, Some(job.traceparent));
+        self.settle(claim, trace, job.is_long, result, settlement, next_due)
             .await?;
         if let Some(time) = time_to_callback {
             self.metrics.delivered(time);
@@ -400,14 +408,18 @@ impl CallbackWorker {
     async fn settle(
         &self,
         claim: Claim,
+        trace: Option<Traceparent>,
         is_long: bool,
         result: Option<WorkResult>,
         settlement: Settlement,
         next_due: &NextDue,
     ) -> Result<(), StoreError> {
+        let span = spans::settling(trace, claim.id, &settlement);
         let write = || self.store.settle(claim, result.clone(), settlement.clone());
         let written = until_written(claim.id, write).await;
-        written.or_else(|given_up| unless_settled(&settlement, given_up))?;
+        let written = written.or_else(|given_up| unless_settled(&settlement, given_up));
+        spans::settled(span, &written);
+        written?;
         match settlement {
             Settlement::Finish { outcome, .. } => {
                 self.metrics.ended(&outcome);

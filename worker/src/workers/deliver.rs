@@ -14,6 +14,7 @@ use tracing::{debug, info};
 
 use super::{
     lease::Lease, origins::Origins, parts::Parts, resends::ClaimedResends, shortages::Shortages,
+    spans,
 };
 use crate::{
     breaker::Signal,
@@ -92,7 +93,7 @@ impl Deliverer {
             Ok(body) => body,
             Err(invalid) => return finish(None, Outcome::Failed(invalid)),
         };
-        let message = Message {
+        let mut message = Message {
             id: job.claim.id,
             body,
             traceparent: job.traceparent,
@@ -109,11 +110,15 @@ impl Deliverer {
         // The wall clock dates the attempt, and the monotonic clock measures it: a clock step must
         // not change its duration.
         let (started_at, began) = (Timestamp::now(), Instant::now());
+        let number = job.attempts.saturating_add(1);
+        let span = spans::attempt(job, url, number);
+        message.traceparent = span.passed_on_from(job.traceparent);
         let permit = admitted.take_permit();
         let resends = ClaimedResends::new(&self.store, job.claim);
         let attempt = self.transport.attempt(permit, url, &message, &resends);
         let result = attempt.await;
         let duration = began.elapsed();
+        spans::attempted(span, &result);
         admitted.record(Signal::of(&result));
         // However long it lasts: what this worker lacks is no fault of the receiver's.
         if let Err(AttemptError::Shortage(shortage)) = result {
@@ -121,12 +126,7 @@ impl Deliverer {
             return Settlement::Park { wait };
         }
         self.shortages.passed();
-        let attempt = record(
-            job.attempts.saturating_add(1),
-            started_at,
-            duration,
-            &result,
-        );
+        let attempt = record(number, started_at, duration, &result);
         self.count(attempt.class, &result);
         match result {
             Ok(_) => finish(Some(attempt), Outcome::Completed),

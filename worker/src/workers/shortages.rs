@@ -53,8 +53,8 @@ impl Shortages {
             self.is_ongoing.store(true, Ordering::Relaxed);
             warn!(
                 reason = shortage.name(),
-                "{shortage}: callbacks are parked, without an attempt spent; see \
-                 docs/TROUBLESHOOTING.md"
+                shortage = %shortage,
+                "callbacks are parked, without an attempt spent; see docs/TROUBLESHOOTING.md"
             );
         }
         let wait = (parked_for / 8).clamp(SHORTEST, LONGEST);
@@ -70,7 +70,7 @@ impl Shortages {
         let mut outage = self.lock();
         if outage.recovered() {
             self.is_ongoing.store(false, Ordering::Relaxed);
-            info!("callbacks resume: no shortage for {QUIET:?}");
+            info!(quiet = ?QUIET, "callbacks resume: the shortage is over");
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{lease::Lease, shortages::Shortages};
+use super::{lease::Lease, shortages::Shortages, spans};
 use crate::{
     breaker::Signal,
     handler::{Context, Failure, Next, Output},
@@ -92,13 +92,16 @@ impl Work {
     /// Does work that can't fail, and needs no record.
     async fn compute(&self, served: &Served, job: &store::Job) -> Ran {
         let began = Instant::now();
+        let span = spans::run(job, 1);
         let context = Context {
             attempt: 1,
             deadline: began + served.limits().timeout,
-            traceparent: job.traceparent,
+            traceparent: span.passed_on_from(job.traceparent),
             over: CancellationToken::new(),
         };
-        match served.work.run(job, &context).await {
+        let ran = served.work.run(job, &context).await;
+        spans::ran(span, &ran);
+        match ran {
             Ok(output) => {
                 self.metrics.ran(began.elapsed());
                 worked(output, None)
@@ -134,10 +137,12 @@ impl Work {
         let (started_at, began) = (Timestamp::now(), Instant::now());
         let over = CancellationToken::new();
         let _over = over.clone().drop_guard();
+        let number = job.attempts.saturating_add(1);
+        let span = spans::run(job, number);
         let context = Context {
-            attempt: job.attempts.saturating_add(1),
+            attempt: number,
             deadline: began + limits.timeout,
-            traceparent: job.traceparent,
+            traceparent: span.passed_on_from(job.traceparent),
             over,
         };
         // A panic fails its own job only.
@@ -165,6 +170,7 @@ impl Work {
                 (Err(Failure::timed_out(detail)), Signal::Failure)
             }
         };
+        spans::ran(span, &result);
         if let Some(is_open) = passed.record(signal) {
             if is_open {
                 warn!(handler = %served.name, "circuit breaker open: the handler fails");

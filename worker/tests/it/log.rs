@@ -20,7 +20,7 @@ async fn accept_many(table: &Table, jobs: usize, callback: &str) -> Vec<RequestI
 async fn is_a_handful(worker: WorkerProcess, message: &str) {
     worker.signal("TERM");
     worker.logs("stopped").await;
-    let counted = format!("left out: {message}");
+    let counted = format!(r#""kind":"{message}"#);
     worker.logs(&counted).await;
     let log = worker.log();
     let lines = log.lines().count();

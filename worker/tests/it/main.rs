@@ -10,6 +10,8 @@
 mod cancel;
 mod check_url;
 mod clock;
+#[cfg(feature = "traces")]
+mod collector;
 mod crashes;
 mod delivery;
 mod handler_gate;
@@ -47,6 +49,7 @@ mod sqlite_backup;
 mod sqlite_migrate;
 mod stack;
 mod table;
+mod traces;
 mod worker;
 
 #[path = "../../../shared/tests/support/faketime.rs"]

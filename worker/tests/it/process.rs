@@ -32,10 +32,10 @@ impl WorkerProcess {
     }
 
     /// Starts the program at `TEST_API` beside the workers, which is a process like theirs.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "traces"))]
     pub(crate) fn start_api(folder: &Path, overrides: &[(&str, &str)]) -> Self {
         let program = std::env::var_os("TEST_API").expect(
-            "TEST_API is the path of a storm-api that was built with the feature postgres: \
+            "TEST_API is the path of a storm-api that was built with the same features: \
              scripts/test.sh builds it",
         );
         let own = [("API_ADDR", "127.0.0.1:0"), ("SHUTDOWN_DELAY", "0s")];
@@ -203,6 +203,17 @@ impl WorkerProcess {
 
     /// The same, with a `body` of JSON.
     pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> Option<String> {
+        self.send_with("", method, path, body).await
+    }
+
+    /// The same, with more lines of the head, each with its end.
+    pub(crate) async fn send_with(
+        &self,
+        lines: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Option<String> {
         let mut stream = TcpStream::connect(&self.addr).await.ok()?;
         let about_body = match body.len() {
             0 => String::new(),
@@ -211,7 +222,7 @@ impl WorkerProcess {
             }
         };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{about_body}\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{about_body}{lines}\r\n{body}"
         );
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();

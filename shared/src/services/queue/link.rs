@@ -50,8 +50,8 @@ impl Link {
         let trouble = RedisTrouble::from(error);
         // The same trouble again is in the log already.
         if state.note(Some(trouble)) != Some(trouble) {
-            let (task, trouble) = (state.task, trouble.as_str());
-            warn!(task, trouble, %error, "Redis can't be used; {}", state.meanwhile);
+            let (task, trouble, meanwhile) = (state.task, trouble.as_str(), state.meanwhile);
+            warn!(task, trouble, %error, meanwhile, "Redis can't be used");
         }
     }
 

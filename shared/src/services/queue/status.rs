@@ -7,8 +7,8 @@ use std::sync::{
 
 use super::RedisTrouble;
 
-const FROM_TABLE: &str = "workers take jobs from the table meanwhile";
-const LEFT_IN_STREAM: &str = "entries that were read stay in the stream meanwhile";
+const FROM_TABLE: &str = "workers take jobs from the table";
+const LEFT_IN_STREAM: &str = "entries that were read stay in the stream";
 
 /// The state of each task's link to Redis, and counts of notifications. Shared by the clones of one
 /// `Queue`.

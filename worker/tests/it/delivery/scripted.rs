@@ -103,7 +103,7 @@ pub(crate) fn read_request(stream: impl Read) -> Option<String> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(text + &String::from_utf8(body).unwrap())
+    Some(text + &String::from_utf8_lossy(&body))
 }
 
 /// Sends `text`; false if the peer is gone.

@@ -29,21 +29,27 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A receiver with a certificate for `receiver.test`, and a file with the CA that signed it.
 pub(crate) fn receiver() -> (Receiver, NamedTempFile) {
-    receiver_with(rustls::ALL_VERSIONS, false)
+    receiver_of("receiver.test")
+}
+
+/// Like `receiver`, for another `host`.
+pub(crate) fn receiver_of(host: &'static str) -> (Receiver, NamedTempFile) {
+    receiver_with(host, rustls::ALL_VERSIONS, false)
 }
 
 /// Like `receiver`, with these TLS versions; it may require a certificate of the client.
 fn receiver_with(
+    host: &'static str,
     versions: &[&'static SupportedProtocolVersion],
     asks_for_certificate: bool,
 ) -> (Receiver, NamedTempFile) {
-    let (config, file) = server(versions, asks_for_certificate);
+    let (config, file) = server(host, versions, asks_for_certificate);
     let receiver = Receiver::start(move |_, mut stream| {
         let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
         let mut stream = Stream::new(&mut session, &mut stream);
         while read_request(&mut stream).is_some() {
             let served = stream.conn.server_name().map(str::to_owned);
-            assert_eq!(served.as_deref(), Some("receiver.test"));
+            assert_eq!(served.as_deref(), Some(host));
             assert_eq!(stream.conn.alpn_protocol(), None);
             write(&mut stream, OK);
         }
@@ -54,7 +60,7 @@ fn receiver_with(
 /// A receiver with a certificate like that of `receiver`, which reads nothing once TLS is
 /// established, until the sender is dropped.
 pub(crate) fn receiver_that_reads_nothing() -> (Receiver, NamedTempFile, mpsc::Sender<()>) {
-    let (config, file) = server(rustls::ALL_VERSIONS, false);
+    let (config, file) = server("receiver.test", rustls::ALL_VERSIONS, false);
     let (until, over) = mpsc::channel();
     let over = Mutex::new(over);
     let receiver = Receiver::start(move |_, mut stream| {
@@ -65,9 +71,10 @@ pub(crate) fn receiver_that_reads_nothing() -> (Receiver, NamedTempFile, mpsc::S
     (receiver, file, until)
 }
 
-/// The settings of a TLS server with a certificate for `receiver.test`, and a file with the CA that
-/// signed it.
+/// The settings of a TLS server with a certificate for `host`, and a file with the CA that signed
+/// it.
 fn server(
+    host: &str,
     versions: &[&'static SupportedProtocolVersion],
     asks_for_certificate: bool,
 ) -> (Arc<ServerConfig>, NamedTempFile) {
@@ -79,7 +86,7 @@ fn server(
     file.write_all(pem.as_bytes()).unwrap();
 
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["receiver.test".to_owned()])
+    let certificate = CertificateParams::new([host.to_owned()])
         .unwrap()
         .signed_by(&key, &Issuer::new(authority, authority_key))
         .unwrap();
@@ -215,7 +222,7 @@ async fn an_alert_during_the_handshake_is_told_as_what_it_is() {
 #[tokio::test]
 async fn a_receiver_that_requires_a_client_certificate_is_told_as_such() {
     for (version, phase) in [(&TLS13, "connection"), (&TLS12, "handshake")] {
-        let (receiver, file) = receiver_with(&[version], true);
+        let (receiver, file) = receiver_with("receiver.test", &[version], true);
         let client = client(Some(file.path()), PATIENT);
         let answered = attempt(&client, &https(&receiver, "receiver.test")).await;
         let error = answered.unwrap_err();

@@ -236,7 +236,7 @@ impl Hosts {
                 found.number, newest.number
             );
             if seen.logged.as_ref() != Some(&problem) {
-                warn!("{problem}");
+                warn!(problem, "an old primary is not used");
                 seen.logged = Some(problem.clone());
             }
             return Err(problem);

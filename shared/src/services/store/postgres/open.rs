@@ -74,7 +74,7 @@ pub(super) async fn open(
 /// Says in the log which settings of the server, the database or the role give up commits.
 async fn warn_of_settings(sessions: &Sessions) {
     for (setting, loss) in weak_settings(sessions).await {
-        warn!(setting, "accepted jobs can be lost {loss}");
+        warn!(setting, loss, "accepted jobs can be lost");
     }
 }
 

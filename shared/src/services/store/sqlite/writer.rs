@@ -45,8 +45,6 @@ const BATCH: usize = 1024;
 /// transaction of its own.
 const BATCH_BYTES: usize = 4 << 20;
 
-const THREAD_ENDED: &str = "the database writer thread ended; all writes fail from now on";
-
 /// The bodies that a write stores.
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
@@ -343,7 +341,7 @@ async fn run(
             Err(_) => {
                 // The batch was dropped with the thread, so its callers get no answer: it may have
                 // been committed.
-                tracing::error!("{THREAD_ENDED}");
+                log_the_threads_end();
                 break;
             }
         }
@@ -358,7 +356,7 @@ async fn run(
                 }
             });
             if kept.await.is_err() {
-                tracing::error!("{THREAD_ENDED}");
+                log_the_threads_end();
                 break;
             }
         }
@@ -377,6 +375,10 @@ async fn run(
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "the database was not closed cleanly");
     }
+}
+
+fn log_the_threads_end() {
+    tracing::error!("the database writer thread ended; all writes fail from now on");
 }
 
 /// How many of these writes, from the first on, fit into one transaction: at least one, if there is

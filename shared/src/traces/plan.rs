@@ -1,0 +1,341 @@
+//! The `OTEL_` variables: whether, where to and how traces are exported.
+//!
+//! The SDK and the exporter read most of them. What they would ignore with a message that nobody
+//! sees is checked here, so that a start refuses it.
+
+use std::{env, time::Duration};
+
+use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
+use thiserror::Error;
+use url::Url;
+
+use super::{
+    client::{Authorities, Client, TlsError},
+    export::Traces,
+};
+
+/// The first that is set counts. The second one is the base of the path `v1/traces`.
+const ENDPOINTS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+];
+const PROTOCOLS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+];
+const TIMEOUTS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+];
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+];
+const CERTIFICATES: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+];
+const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+
+/// The specification's default.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The specification's default.
+const DEFAULT_QUEUE: usize = 2048;
+/// The bound of what a collector can make this process hold: at some 1 KiB for a span.
+const MAX_QUEUE: usize = 1 << 20;
+
+/// Why a variable is not accepted.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// A value.
+    #[error("{name}={value}: expected {expected}")]
+    Value {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is accepted.
+        expected: String,
+    },
+    /// An endpoint with a user name or a password, which is not repeated here.
+    #[error(
+        "{0}: a URL without user name and password; put a token into OTEL_EXPORTER_OTLP_HEADERS"
+    )]
+    Credentials(&'static str),
+    /// The exporter refuses the variables.
+    #[error("OTEL_EXPORTER_OTLP_*: {0}")]
+    Exporter(String),
+    /// There is no TLS.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+}
+
+/// What to export, and where to.
+#[derive(Debug)]
+pub struct Plan {
+    target: Option<Target>,
+}
+
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Scheme, host and port: what may be logged.
+    pub(super) origin: String,
+    pub(super) exporter: SpanExporter,
+    pub(super) client: Client,
+    pub(super) queue: usize,
+}
+
+/// The variables, as far as they are read here.
+#[derive(Debug, PartialEq)]
+struct Variables {
+    origin: String,
+    timeout: Duration,
+    authorities: Option<Authorities>,
+    queue: usize,
+}
+
+impl Plan {
+    /// Reads the environment. Without an endpoint, nothing is exported.
+    ///
+    /// # Errors
+    /// A variable is not accepted.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn from_env() -> Result<Self, PlanError> {
+        let target = match Variables::read(|name| env::var(name).ok())? {
+            None => None,
+            Some(variables) => Some(variables.target()?),
+        };
+        Ok(Self { target })
+    }
+
+    /// The threads that the export takes: the SDK's, which panics without it, and a look-up's.
+    pub fn threads(&self) -> usize {
+        if self.target.is_some() { 2 } else { 0 }
+    }
+
+    /// The most file descriptors that the export takes: a connection, and two while it is dialled.
+    pub fn descriptors(&self) -> usize {
+        if self.target.is_some() { 2 } else { 0 }
+    }
+
+    /// Starts the export. Unless a variable names the service otherwise, it is `service`.
+    pub fn start(self, service: &str) -> Traces {
+        match self.target {
+            Some(target) => Traces::start(target, service),
+            None => Traces::none(),
+        }
+    }
+}
+
+impl Variables {
+    fn read(get: impl Fn(&'static str) -> Option<String>) -> Result<Option<Self>, PlanError> {
+        // Empty is unset, as the specification has it.
+        let get = |name| get(name).filter(|value| !value.trim().is_empty());
+        let first = |names: [&'static str; 2]| {
+            let mut set = names.into_iter();
+            set.find_map(|name| get(name).map(|value| (name, value)))
+        };
+        let is_disabled =
+            get("OTEL_SDK_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));
+        if is_disabled || get("OTEL_TRACES_EXPORTER").is_some_and(|it| it == "none") {
+            return Ok(None);
+        }
+        let Some((name, endpoint)) = first(ENDPOINTS) else {
+            return Ok(None);
+        };
+        let origin = origin(name, endpoint)?;
+        if let Some((name, value)) = first(PROTOCOLS)
+            && value != "http/protobuf"
+        {
+            return Err(unexpected(name, value, "http/protobuf"));
+        }
+        check_sampler(get)?;
+        let timeout = match first(TIMEOUTS) {
+            None => DEFAULT_TIMEOUT,
+            Some((name, value)) => {
+                let milliseconds = value.parse().ok().filter(|it| (1..=600_000).contains(it));
+                let expected = "1 to 600000 milliseconds";
+                Duration::from_millis(
+                    milliseconds.ok_or_else(|| unexpected(name, value, expected))?,
+                )
+            }
+        };
+        let queue = match get(QUEUE) {
+            None => DEFAULT_QUEUE,
+            Some(value) => {
+                let spans = value.parse().ok().filter(|it| (1..=MAX_QUEUE).contains(it));
+                let expected = format!("1 to {MAX_QUEUE} spans");
+                spans.ok_or_else(|| unexpected(QUEUE, value, expected))?
+            }
+        };
+        Ok(Some(Self {
+            origin,
+            timeout,
+            authorities: first(CERTIFICATES).map(|(name, file)| (name, file.into())),
+            queue,
+        }))
+    }
+
+    fn target(self) -> Result<Target, PlanError> {
+        let client = Client::new(self.timeout, self.authorities.as_ref())?;
+        let builder = SpanExporter::builder().with_http();
+        let exporter = builder.with_http_client(client.clone()).build();
+        Ok(Target {
+            origin: self.origin,
+            exporter: exporter.map_err(|error| PlanError::Exporter(error.to_string()))?,
+            client,
+            queue: self.queue,
+        })
+    }
+}
+
+fn origin(name: &'static str, value: String) -> Result<String, PlanError> {
+    let url = Url::parse(&value).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let Some(url) = url else {
+        return Err(if value.contains('@') {
+            PlanError::Credentials(name)
+        } else {
+            unexpected(
+                name,
+                value,
+                "an http or https URL, such as http://localhost:4318",
+            )
+        });
+    };
+    if url.username().is_empty() && url.password().is_none() {
+        Ok(url.origin().ascii_serialization())
+    } else {
+        Err(PlanError::Credentials(name))
+    }
+}
+
+fn check_sampler(get: impl Fn(&'static str) -> Option<String>) -> Result<(), PlanError> {
+    const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+    const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";
+    let Some(sampler) = get(SAMPLER) else {
+        return Ok(());
+    };
+    if !SAMPLERS.contains(&sampler.as_str()) {
+        let expected = format!("one of {}", SAMPLERS.join(", "));
+        return Err(unexpected(SAMPLER, sampler, expected));
+    }
+    let is_ratio = |text: &String| text.parse().is_ok_and(|it: f64| (0.0..=1.0).contains(&it));
+    match get(RATIO) {
+        Some(ratio) if sampler.ends_with("traceidratio") && !is_ratio(&ratio) => {
+            Err(unexpected(RATIO, ratio, "a ratio from 0.0 to 1.0"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unexpected(name: &'static str, value: String, expected: impl Into<String>) -> PlanError {
+    PlanError::Value {
+        name,
+        value,
+        expected: expected.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Variables;
+
+    const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+
+    fn read(variables: &[(&str, &str)]) -> Result<Option<Variables>, String> {
+        let value = |name| variables.iter().find(|(it, _)| *it == name);
+        let read = Variables::read(|name| value(name).map(|(_, value)| (*value).to_owned()));
+        read.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_an_endpoint_or_with_the_sdk_disabled_nothing_is_exported() {
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[(ENDPOINT.0, "")]), Ok(None));
+        assert_eq!(read(&[("OTEL_SERVICE_NAME", "x")]), Ok(None));
+        for off in [
+            ("OTEL_SDK_DISABLED", "TRUE"),
+            ("OTEL_TRACES_EXPORTER", "none"),
+        ] {
+            assert_eq!(read(&[ENDPOINT, off]), Ok(None));
+        }
+        assert!(
+            read(&[ENDPOINT, ("OTEL_SDK_DISABLED", "false")])
+                .unwrap()
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn the_endpoint_of_traces_goes_before_the_common_one_and_defaults_are_the_specifications() {
+        let own = (
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "https://traces.example/a/b?c=d",
+        );
+        let variables = read(&[ENDPOINT, own]).unwrap().unwrap();
+        assert_eq!(variables.origin, "https://traces.example");
+        assert_eq!(
+            (variables.timeout, variables.queue),
+            (Duration::from_secs(10), 2048)
+        );
+        let timeout = ("OTEL_EXPORTER_OTLP_TIMEOUT", "250");
+        let variables = read(&[ENDPOINT, timeout]).unwrap().unwrap();
+        assert_eq!(variables.timeout, Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_variable_that_is_not_accepted_is_named_in_one_line_with_what_is() {
+        for (name, value, expected) in [
+            (ENDPOINT.0, "collector:4318", "http://localhost:4318"),
+            (ENDPOINT.0, "localhost", "http://localhost:4318"),
+            (ENDPOINT.0, "http://", "http://localhost:4318"),
+            (ENDPOINT.0, "grpc://collector:4317", "http://localhost:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "milliseconds"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "spans"),
+            (
+                "OTEL_TRACES_SAMPLER",
+                "jaeger_remote",
+                "parentbased_traceidratio",
+            ),
+        ] {
+            let variables = [(name, value), ENDPOINT];
+            let error = read(&variables).unwrap_err();
+            assert!(error.starts_with(&format!("{name}={value}: ")), "{error}");
+            assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        }
+        let ratio = ("OTEL_TRACES_SAMPLER", "traceidratio");
+        for value in ["", "0", "0.5", "1"] {
+            let read = read(&[ENDPOINT, ratio, ("OTEL_TRACES_SAMPLER_ARG", value)]);
+            assert!(read.unwrap().is_some());
+        }
+        for value in ["half", "1.5", "-0.1", "NaN"] {
+            let read = read(&[ENDPOINT, ratio, ("OTEL_TRACES_SAMPLER_ARG", value)]);
+            assert!(read.unwrap_err().contains("0.0 to 1.0"));
+        }
+    }
+
+    #[test]
+    fn an_endpoints_password_is_not_repeated() {
+        for value in [
+            "http://user:hunter2@collector",
+            "user:hunter2@collector:4318",
+        ] {
+            let error = read(&[(ENDPOINT.0, value)]).unwrap_err();
+            assert!(
+                !error.contains("hunter2") && error.contains(ENDPOINT.0),
+                "{error}"
+            );
+        }
+    }
+}
