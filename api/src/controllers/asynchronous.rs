@@ -72,12 +72,15 @@ fn end(mut span: Span, accepted: &Result<Submitted, Problem>, waits: bool) {
             }
         }
         Err(problem) => {
-            span.number("http.response.status_code", problem.status().as_u16());
+            span.number(
+                "http.response.status_code",
+                problem.kind().status().as_u16(),
+            );
             // A client's mistake is no failure of the server's span.
-            if problem.status().is_server_error() {
-                span.failed(problem.name());
+            if problem.kind().status().is_server_error() {
+                span.failed(problem.kind().name());
             } else {
-                span.text("error.type", problem.name());
+                span.text("error.type", problem.kind().name());
             }
         }
     }

@@ -482,16 +482,6 @@ impl Problem {
         json!(Body::of(self))
     }
 
-    /// The last part of its `type`.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// The status of the answer.
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// What happened and what to change.
     pub fn detail(&self) -> &str {
         &self.detail
