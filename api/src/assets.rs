@@ -2,7 +2,7 @@
 //! And the description of the API, which the program makes.
 //!
 //! They hold no data, so they need no token and have no rate limit. [`File`] says how one is
-//! served, and [`TABLES`] lists all of them.
+//! served, and `TABLES` lists all of them.
 
 mod docs;
 mod ui;
