@@ -265,7 +265,7 @@ impl Operation {
         self
     }
 
-    /// All answers are as those of a client's path.
+    /// It never answers this type, although other paths do.
     pub(super) fn without(mut self, kind: Kind) -> Self {
         self.problems.retain(|known| *known != kind);
         self

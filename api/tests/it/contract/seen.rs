@@ -1,5 +1,6 @@
-//! Which of the described answers the tests have seen, all together. Each run of the program appends
-//! to the file that `ANSWERS_SEEN` names; `scripts/test.sh api` sets it, and reads it at the end.
+//! Which of the described answers the tests have seen, all together. Each run of the program
+//! appends to the file that `ANSWERS_SEEN` names; `scripts/test.sh api` sets it, and reads it at
+//! the end.
 
 use std::{
     collections::BTreeSet,
