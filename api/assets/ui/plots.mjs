@@ -73,7 +73,7 @@ const PLOTS = [
   },
   {
     title: "Age of the oldest due job",
-    text: "For how long it has waited for a worker. No line: nothing waits.",
+    text: "For how long it has waited for a worker. No line: nothing waits, or the database does not answer.",
     unit: "ms",
     lines: [line("oldest due", "sync", "thick", figure("oldest_due_ms"))],
   },

@@ -98,18 +98,27 @@ TEXTS = """
     });
 """
 # Feeds the plots with samples of /sync: each has so many milliseconds since the first one, and a
-# value or null. Returns the last value that the legend shows.
+# value or null. Returns the last value in the legend, how many pixels have the ink of the lines,
+# and the picture.
 FEED = """
     const samples = arguments[0];
-    return import("/ui/plots.mjs").then((plots) => {
+    return import("/ui/plots.mjs").then(async (plots) => {
         plots.clear();
         for (const [at, ms] of samples)
             plots.add({ at: 1.7e12 + at, sync_ms: ms === null ? null : [ms, ms, ms] });
-        return document.querySelector(".legend .value").textContent;
+        // uPlot draws in a microtask.
+        await new Promise((done) => setTimeout(done));
+        const canvas = document.querySelector("[data-plot^='How long clients wait'] canvas");
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+        copy.drawImage(canvas, 0, 0);
+        const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+        const hex = getComputedStyle(document.documentElement).getPropertyValue("--sync").trim();
+        const ink = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+        let inked = 0;
+        for (let at = 0; at < data.length; at += 4)
+            inked += data[at + 3] > 200 && ink.every((part, number) => data[at + number] === part);
+        return [document.querySelector(".legend .value").textContent, inked, canvas.toDataURL()];
     });
-"""
-HAS_LATENCIES = f"""
-    return !(() => {{ {BLANK} }})().some((title) => title.startsWith("How long clients wait"));
 """
 # Holds the answer of a request back, until `release` is called.
 HOLD = """
@@ -126,6 +135,15 @@ HOLD = """
 IS_HELD = "return window.release !== undefined"
 # What has been asked for is shown, if it is, before the timer ends.
 RELEASE = "window.release(); return new Promise((done) => setTimeout(done));"
+# A worker's id is still the same element after its figures have changed.
+KEEP_WORKER = """
+    window.worker = document.querySelector("#workers tbody th");
+    window.figures = window.worker?.parentElement.textContent;
+    return window.worker !== null;
+"""
+HAS_NEW_FIGURES = """
+    return !document.getElementById("workers").textContent.includes(window.figures);
+"""
 LEFT = """
     const places = ["request", "request-outcome", "failures-outcome", "failures", "receivers",
         "handlers", "workers", "whose", "notice"];
@@ -305,6 +323,11 @@ def actions(test):
     test.check(browser.run(TEXT, "connection") == "Connected", "the connection's state is another text")
     test.picture("redelivered")
 
+    # A selection in a table stays.
+    browser.until(KEEP_WORKER)
+    browser.until(HAS_NEW_FIGURES)
+    test.check(browser.run("return window.worker.isConnected"), "the table of workers was made anew")
+
     # A job that runs is cancelled by the button.
     browser.run(SEARCH, slow)
     browser.until(HAS_TEXT, "request", slow)
@@ -355,17 +378,21 @@ def plots(test):
     """Samples that are rare, of single values, and after the clock was set back. Nothing else comes:
     the page is disconnected."""
     browser = test.browser
-    for name, samples in {
-        "rare": [(at, 20) for at in range(0, 100_000, 10_000)],
-        "single": [(at, None if at % 2000 else 20) for at in range(0, 60_000, 1000)],
-        "set back": [(0, 20), (1000, 30), (300_000, 40), (2000, 50), (3000, 20)],
-    }.items():
-        shown = browser.run(FEED, samples)
-        browser.until(HAS_LATENCIES)
-        test.picture(f"samples-{name.replace(' ', '-')}")
-        last = samples[-1][1]
-        wanted = "–" if last is None else f"{last} ms"
-        test.check(shown == wanted, f"samples that are {name}: {shown} is shown for {wanted}")
+    seconds = range(0, 60_000, 1000)
+    # A dot has four pixels in full colour, and a line at least one for each of its width.
+    _, rare, _ = browser.run(FEED, [(at, 20) for at in range(0, 100_000, 10_000)])
+    test.check(rare > 400, f"a sample in ten seconds makes no line: {rare} pixels")
+    test.picture("samples-rare")
+    value, single, _ = browser.run(FEED, [(at, None if at % 2000 else 20) for at in seconds])
+    test.check(single > 60, f"single values make no dots: {single} pixels")
+    test.check(value == "–", f"the last sample has no value, and {value} is shown")
+    test.picture("samples-single")
+    after = [(at, 50) for at in range(30_000, 50_000, 1000)]
+    value, _, drawn = browser.run(FEED, [(at, 20) for at in seconds] + after)
+    _, _, wanted = browser.run(FEED, [(at, 20) for at in seconds if at < 30_000] + after)
+    test.check(drawn == wanted, "after the clock was set back, later samples are still drawn")
+    test.check(value == "50 ms", f"after the clock was set back, {value} is shown")
+    test.picture("samples-set-back")
 
 
 def reconnect(test):
