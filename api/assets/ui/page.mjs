@@ -160,7 +160,7 @@ place("forget").addEventListener("click", () => {
 
 let hiding;
 let isPaused = false;
-document.addEventListener("visibilitychange", () => {
+function seenOrNot() {
   clearTimeout(hiding);
   if (document.hidden) {
     hiding = setTimeout(() => {
@@ -174,6 +174,9 @@ document.addEventListener("visibilitychange", () => {
     connection("waiting", "Connecting");
     connect();
   }
-});
+}
+document.addEventListener("visibilitychange", seenOrNot);
 
 start();
+// It can be opened in a tab behind others.
+seenOrNot();
