@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the live page in a real Chromium without a window: during a storm, light and dark, 1280 and
-# 360 pixels wide; its buttons, a restart of the API, and its views with tokens. The screenshots
-# stay in target/screenshots. Without a browser it is skipped.
+# 360 pixels wide; its buttons, a dead database, a hidden tab, a restart of the API, and its views
+# with tokens. The screenshots stay in target/screenshots. Without a browser it is skipped.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=support/test.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"

@@ -21,34 +21,45 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Three digits at most, without zeros at the end.
-const short = (value) => String(Number(value.toPrecision(3)));
+// Three digits, without zeros at the end; whole numbers with all of their digits.
+const short = (value) => String(value >= 100 ? Math.round(value) : Number(value.toPrecision(3)));
 
 export function milliseconds(ms) {
   if (ms === null || ms === undefined) return "–";
+  if (ms >= 259_200_000) return `${short(ms / 86_400_000)} days`;
   if (ms >= 3_600_000) return `${short(ms / 3_600_000)} h`;
   if (ms >= 60_000) return `${short(ms / 60_000)} min`;
   if (ms >= 1000) return `${short(ms / 1000)} s`;
   return ms >= 1 || ms === 0 ? `${short(ms)} ms` : `${short(ms * 1000)} µs`;
 }
 
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+
+// 1.23, 1,234, and from ten thousand on 12.3K.
 export function count(value) {
   if (value === null || value === undefined) return "–";
-  if (value >= 1e6) return `${short(value / 1e6)}M`;
-  return value >= 1e4 ? `${short(value / 1000)}k` : short(value);
+  return value >= 999.5 && value < 9999.5 ? whole.format(value) : compact.format(value);
 }
 
 export const perSecond = (rate) => (rate === null || rate === undefined ? "–" : `${count(rate)}/s`);
 
-// The time of day of an RFC 3339 time or of milliseconds, in the zone of the browser.
-export function clock(at, digits = 0) {
+// --- Times: RFC 3339 or milliseconds, in the zone of the browser ---------------------------------
+
+const digits = (value, width) => String(value).padStart(width, "0");
+
+export function timeOfDay(at, withMillis = false) {
   const date = new Date(at);
   if (Number.isNaN(date.getTime())) return String(at);
-  return date.toLocaleTimeString(undefined, {
-    hour12: false,
-    hour: "2-digit",
-    minute: "2-digit",
-    second: "2-digit",
-    ...(digits ? { fractionalSecondDigits: digits } : {}),
-  });
+  const parts = [date.getHours(), date.getMinutes(), date.getSeconds()];
+  const time = parts.map((part) => digits(part, 2)).join(":");
+  return withMillis ? `${time}.${digits(date.getMilliseconds(), 3)}` : time;
+}
+
+// The time, with its date if that is not today's.
+export function clock(at, withMillis = false) {
+  const date = new Date(at);
+  const time = timeOfDay(at, withMillis);
+  if (Number.isNaN(date.getTime()) || date.toDateString() === new Date().toDateString()) return time;
+  return `${date.getFullYear()}-${digits(date.getMonth() + 1, 2)}-${digits(date.getDate(), 2)} ${time}`;
 }

@@ -2,15 +2,22 @@
 
 import { clock, count, milliseconds, perSecond, place } from "/ui/dom.mjs";
 import * as plots from "/ui/plots.mjs";
-import { setOperator } from "/ui/request.mjs";
+import { clear as clearRequest, setOperator } from "/ui/request.mjs";
 import { watch } from "/ui/stream.mjs";
 import * as tables from "/ui/tables.mjs";
 import { forgetToken, setToken, token } from "/ui/token.mjs";
 
+// So long a hidden tab goes on: it holds one of the places for viewers.
+const HIDDEN = 60_000;
+
 let stop = () => {};
+// Whether there is a connection, or one is sought.
+let isWatching = false;
 let lostSince = null;
 let seesAll = false;
 let isOperator = false;
+// Who saw what is shown.
+let viewer = null;
 
 function connection(state, text) {
   const shown = place("connection");
@@ -25,7 +32,7 @@ function notice(text) {
 }
 
 function tiles(sample) {
-  const values = {
+  const values = sample === null ? {} : {
     accepted: perSecond(sample.accepted),
     completed: perSecond(sample.completed),
     ack: milliseconds(sample.ack_ms?.[2]),
@@ -35,7 +42,7 @@ function tiles(sample) {
     due: count(sample.due),
     oldest: milliseconds(sample.oldest_due_ms),
   };
-  for (const tile of document.querySelectorAll("[data-tile]")) tile.textContent = values[tile.dataset.tile];
+  for (const tile of document.querySelectorAll("[data-tile]")) tile.textContent = values[tile.dataset.tile] ?? "–";
 }
 
 function now(it) {
@@ -44,11 +51,29 @@ function now(it) {
   if (it.paused) words.push("Everything is paused.");
   if (it.stale) words.push("The database does not answer: the tables are old.");
   notice(words.join(" "));
-  tables.update(it, seesAll && it.receivers.some((receiver) => receiver.client !== null),
-    (text) => connection("open", text));
+  tables.update(it, seesAll && it.receivers.some((receiver) => receiver.client !== null));
+}
+
+// Nothing that one token has shown stays for the next one.
+function clear() {
+  viewer = null;
+  notice("");
+  place("whose").textContent = "";
+  place("watching").hidden = true;
+  tiles(null);
+  plots.clear();
+  tables.clear();
+  clearRequest();
 }
 
 function begin(it) {
+  // The settings can give a token another name.
+  const seen = `${isOperator} ${it.client}`;
+  if (viewer !== null && viewer !== seen) {
+    clear();
+    setOperator(isOperator);
+  }
+  viewer = seen;
   seesAll = it.client === null;
   const whose = isOperator ? "An operator's view: everything."
     : it.client === null ? "" : `What the client ${it.client} may see: its own receivers and failures.`;
@@ -64,9 +89,21 @@ function begin(it) {
 }
 
 function start() {
-  stop();
+  clear();
   place("ask-token").hidden = true;
   place("forget").hidden = token() === null;
+  connect();
+}
+
+function disconnect() {
+  stop();
+  isWatching = false;
+  lostSince = null;
+}
+
+function connect() {
+  stop();
+  isWatching = true;
   stop = watch({
     open(path) {
       isOperator = path === "/admin/overview";
@@ -90,10 +127,9 @@ function start() {
       connection("lost", `Disconnected since ${clock(lostSince)}. ${detail}`);
     },
     refused(detail) {
-      lostSince = null;
+      disconnect();
+      clear();
       connection("waiting", "Not connected");
-      notice("");
-      place("watching").hidden = true;
       place("forget").hidden = true;
       place("token-problem").textContent = detail ?? "";
       forgetToken();
@@ -119,9 +155,28 @@ place("ask-token").addEventListener("submit", (event) => {
 
 place("forget").addEventListener("click", () => {
   forgetToken();
-  place("request").replaceChildren();
-  place("watching").hidden = true;
   start();
 });
 
+let hiding;
+let isPaused = false;
+function seenOrNot() {
+  clearTimeout(hiding);
+  if (document.hidden) {
+    hiding = setTimeout(() => {
+      if (!isWatching) return;
+      disconnect();
+      isPaused = true;
+      connection("waiting", "Not connected while this tab is hidden");
+    }, HIDDEN);
+  } else if (isPaused) {
+    isPaused = false;
+    connection("waiting", "Connecting");
+    connect();
+  }
+}
+document.addEventListener("visibilitychange", seenOrNot);
+
 start();
+// It can be opened in a tab behind others.
+seenOrNot();

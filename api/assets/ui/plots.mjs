@@ -1,21 +1,24 @@
 // The plots: the last five minutes, one sample a second.
 
-import { clock, count, make, milliseconds, perSecond, place } from "/ui/dom.mjs";
+import { count, make, milliseconds, perSecond, place, timeOfDay } from "/ui/dom.mjs";
 
 const KEPT = 300; // as the service keeps them
+// A slow database makes samples rarer. After this long without one there was no connection.
+const GAP = 15_000;
 const DASHES = { sync: [8, 3], async: [], callback: [2, 3], bad: [8, 3, 2, 3], neutral: [4, 4] };
 const WIDTHS = { thin: 1.25, thick: 2.5 };
 const FORMATS = { ms: milliseconds, rate: perSecond, jobs: count };
 
 const percentile = (name, number) => (sample) => sample[name]?.[number] ?? null;
-const figure = (name) => (sample) => sample[name];
+const figure = (name) => (sample) => sample[name] ?? null;
 
 const line = (name, ink, weight, of) => ({ name, ink, weight, of });
 
 const PLOTS = [
   {
     title: "How long clients wait: /sync beside /async",
-    text: "From the request to its answer: the report of /sync, the 202 of /async. The scale is logarithmic.",
+    text: "/sync: until its report, or until it has waited too long for its turn. /async: until its " +
+      "202. The scale is logarithmic.",
     unit: "ms",
     log: true,
     lines: [
@@ -29,7 +32,8 @@ const PLOTS = [
   },
   {
     title: "Jobs accepted and delivered",
-    text: "Delivered: ended COMPLETED, in all workers. Refused: answered 429 or 5xx, for the load.",
+    text: "By this API process: accepted, and refused for the load (429 or 5xx). In all workers, " +
+      "whoever accepted the job: delivered (ended COMPLETED), and failed.",
     unit: "rate",
     lines: [
       line("accepted", "async", "thick", figure("accepted")),
@@ -40,7 +44,7 @@ const PLOTS = [
   },
   {
     title: "Requests to /sync answered and refused",
-    text: "Refused: answered 429 or 5xx, among them those that were not finished in time.",
+    text: "By this API process. Refused: 429 or 5xx, also when a request was not finished in time.",
     unit: "rate",
     lines: [
       line("answered", "sync", "thick", figure("sync")),
@@ -49,7 +53,7 @@ const PLOTS = [
   },
   {
     title: "Time to the callback",
-    text: "From the submission to the delivered callback. The scale is logarithmic.",
+    text: "From the submission to the delivered callback, in all workers. The scale is logarithmic.",
     unit: "ms",
     log: true,
     lines: [
@@ -69,7 +73,7 @@ const PLOTS = [
   },
   {
     title: "Age of the oldest due job",
-    text: "For how long it has waited for a worker. No line: nothing waits.",
+    text: "For how long it has waited for a worker. No line: nothing waits, or the database does not answer.",
     unit: "ms",
     lines: [line("oldest due", "sync", "thick", figure("oldest_due_ms"))],
   },
@@ -119,7 +123,7 @@ function options(plot, area) {
       y: { distr: plot.log ? 3 : 1, range: plot.log ? decades : fromZero(plot.unit === "ms" ? 1000 : 1) },
     },
     axes: [
-      axis((at) => clock(at * 1000), { size: 30, space: 80, incrs: [10, 15, 30, 60, 120] }),
+      axis((at) => timeOfDay(at * 1000), { size: 30, space: 80, incrs: [10, 15, 30, 60, 120] }),
       axis(format, { size: 64, space: plot.log ? 22 : 36 }),
     ],
     series: [
@@ -130,19 +134,29 @@ function options(plot, area) {
         stroke: () => color(it.ink),
         width: WIDTHS[it.weight],
         dash: it.weight === "thick" ? [] : DASHES[it.ink].length ? DASHES[it.ink] : [3, 3],
-        points: { show: false },
+        points: { show: false, filter: lone, size: 2 * WIDTHS[it.weight], width: 0, fill: () => color(it.ink) },
       })),
     ],
     hooks: { setCursor: [() => showValues(plot)] },
   };
 }
 
-// A gap of more than a few seconds is a gap in the lines.
+// The values without one beside them: a line has two points. uPlot draws none for null.
+function lone(u, series) {
+  const values = u.data[series];
+  const found = [];
+  values.forEach((value, at) => {
+    if (value !== null && (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null) found.push(at);
+  });
+  return found.length === 0 ? null : found;
+}
+
+// A time without samples is a gap in the lines.
 function data(plot) {
   const columns = [[], ...plot.lines.map(() => [])];
   let last = null;
   for (const sample of samples) {
-    if (last !== null && sample.at - last > 5000) {
+    if (last !== null && sample.at - last > GAP) {
       columns[0].push((last + 1000) / 1000);
       plot.lines.forEach((_, number) => columns[number + 1].push(null));
     }
@@ -173,7 +187,7 @@ function showValues(plot) {
 function build() {
   for (const plot of PLOTS) {
     const area = make("div", {
-      class: "plot", role: "img", tabindex: "0", "aria-label": `Plot: ${plot.title}. Values are below.`,
+      class: "plot", "data-plot": plot.title, role: "img", tabindex: "0", "aria-label": `Plot: ${plot.title}. Values are below.`,
     });
     const legend = make("div", { class: "legend", role: "group", "aria-label": "Lines" });
     Object.assign(plot, { area, u: null });
@@ -256,15 +270,27 @@ function refresh() {
   }
 }
 
-// Begins with the samples that the service has kept.
+// The samples stay in the order of time: a clock that was set back begins anew from there.
+function push(sample) {
+  while (samples.length > 0 && samples.at(-1).at >= sample.at) samples.pop();
+  samples.push(sample);
+  while (samples.length > KEPT || samples[0].at < sample.at - KEPT * 1000) samples.shift();
+}
+
+// Begins with the samples that the service has kept, after those from before them: a process that
+// has just started has none.
 export function begin(kept) {
-  samples.splice(0, samples.length, ...kept.slice(-KEPT));
+  kept.forEach(push);
   refresh();
 }
 
 export function add(sample) {
-  samples.push(sample);
-  if (samples.length > KEPT) samples.shift();
+  push(sample);
+  refresh();
+}
+
+export function clear() {
+  samples.length = 0;
   refresh();
 }
 

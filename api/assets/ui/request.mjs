@@ -3,10 +3,25 @@
 import { clock, make, milliseconds, place, visible } from "/ui/dom.mjs";
 import { ask, detailOf } from "/ui/token.mjs";
 
+// So long an answer may take.
+const PATIENCE = 30_000;
+
 // Whether the token is an operator's. Then actions go by the paths of operators.
 let isOperator = false;
 export function setOperator(is) {
   isOperator = is;
+}
+
+// What is still on its way when this changes was asked for with another token.
+let session = 0;
+
+// Forgets what a token has shown.
+export function clear() {
+  session += 1;
+  isOperator = false;
+  place("confirm").close();
+  for (const id of ["request", "request-outcome", "failures-outcome"]) place(id).replaceChildren();
+  place("request-id").value = "";
 }
 
 // --- Actions -------------------------------------------------------------------------------------
@@ -17,14 +32,14 @@ const ACTIONS = {
     text: (id) => `The stored result of ${id} is sent to its receiver again, the same bytes.`,
     yes: "Redeliver",
     client: (id) => [`/requests/${encodeURIComponent(id)}/redeliver`, { method: "POST" }],
-    done: "The redelivery has started.",
+    done: (id) => `The redelivery of ${id} has started.`,
   },
   cancel: {
     title: "Cancel this job?",
     text: (id) => `${id} is not worked on or called back any more. What runs now may still arrive.`,
     yes: "Cancel the job",
     client: (id) => [`/requests/${encodeURIComponent(id)}`, { method: "DELETE" }],
-    done: "It is cancelled.",
+    done: (id) => `${id} is cancelled.`,
   },
 };
 
@@ -34,9 +49,10 @@ function request(action, id) {
   return [`/admin/${action}`, { method: "POST", headers: { "content-type": "application/json" }, body }];
 }
 
-// Asks before it acts. Tells `done` what came of it.
-export function act(action, id, done) {
-  const { title, text, yes, done: doneText } = ACTIONS[action];
+// Asks before it acts. What came of it stands in `outcome`, the id of an element, until the next
+// action. Then `after` is called.
+function act(action, id, outcome, after) {
+  const { title, text, yes, done } = ACTIONS[action];
   const dialog = place("confirm");
   place("confirm-title").textContent = title;
   place("confirm-text").textContent = text(id);
@@ -47,10 +63,14 @@ export function act(action, id, done) {
   place("confirm-no").onclick = () => dialog.close();
   confirm.onclick = async () => {
     confirm.disabled = true;
+    for (const it of ["request-outcome", "failures-outcome"]) place(it).textContent = "";
+    const asked = session;
     const problem = await send(action, id);
+    if (asked !== session) return;
     if (problem === null) {
       dialog.close();
-      done(doneText);
+      place(outcome).textContent = visible(done(id));
+      after();
     } else {
       place("confirm-problem").textContent = visible(problem);
       confirm.disabled = false;
@@ -62,7 +82,8 @@ export function act(action, id, done) {
 // `null`, or why it was not done.
 async function send(action, id) {
   try {
-    const answer = await ask(...request(action, id));
+    const [path, options] = request(action, id);
+    const answer = await ask(path, { ...options, signal: AbortSignal.timeout(PATIENCE) });
     if (!answer.ok) return await detailOf(answer);
     const body = await answer.json();
     if (isOperator && body.changed === 0) return "Nothing was changed: it is not in a state for this.";
@@ -72,37 +93,39 @@ async function send(action, id) {
   }
 }
 
-export const button = (action, id, label, done) =>
-  make("button", { type: "button", click: () => act(action, id, done) }, label);
+export const button = (action, id, label, outcome, after = () => {}) =>
+  make("button", { type: "button", click: () => act(action, id, outcome, after) }, label);
 
 // --- The request ---------------------------------------------------------------------------------
 
+// Counts what is to be shown: of two answers, the one that was asked for last counts.
+let shows = 0;
+
 export async function show(id) {
-  const area = place("request");
+  shows += 1;
+  const [number, asked] = [shows, session];
   place("request-id").value = id;
-  if (isOperator) {
-    area.replaceChildren(
-      make("p", { class: "problem" }, "A token of an operator reads no request: use a client's, or " +
-        "storm-api requests show."),
-      make("p", {}, button("redeliver", id, "Redeliver", told), " ", button("cancel", id, "Cancel", told)),
-    );
-    return;
-  }
+  const content = isOperator ? toOperator(id) : await read(id);
+  if (number === shows && asked === session) place("request").replaceChildren(...content);
+}
+
+async function read(id) {
   try {
-    const answer = await ask(`/requests/${encodeURIComponent(id)}`);
-    if (!answer.ok) {
-      area.replaceChildren(make("p", { class: "problem" }, await detailOf(answer)));
-      return;
-    }
-    area.replaceChildren(...described(await answer.json()));
+    const signal = AbortSignal.timeout(PATIENCE);
+    const answer = await ask(`/requests/${encodeURIComponent(id)}`, { signal });
+    if (answer.ok) return described(await answer.json());
+    return [make("p", { class: "problem" }, await detailOf(answer))];
   } catch {
-    area.replaceChildren(make("p", { class: "problem" }, "The service does not answer."));
+    return [make("p", { class: "problem" }, "The service does not answer.")];
   }
 }
 
-function told(text) {
-  place("request").prepend(make("p", { class: "lead" }, text));
-}
+const toOperator = (id) => [
+  make("p", { class: "problem" }, "A token of an operator reads no request: use a client's, or " +
+    "storm-api requests show."),
+  make("p", {}, button("redeliver", id, "Redeliver", "request-outcome"), " ",
+    button("cancel", id, "Cancel", "request-outcome")),
+];
 
 function described(it) {
   const again = () => show(it.id);
@@ -118,8 +141,8 @@ function described(it) {
   ].filter((pair) => pair !== null);
   const actions = make("p", { class: "row" },
     make("button", { type: "button", click: again }, "Refresh"),
-    isOver && it.callback_url && !it.redelivery ? button("redeliver", it.id, "Redeliver", again) : null,
-    !isOver || it.redelivery ? button("cancel", it.id, "Cancel", again) : null);
+    isOver && it.callback_url && !it.redelivery ? button("redeliver", it.id, "Redeliver", "request-outcome", again) : null,
+    !isOver || it.redelivery ? button("cancel", it.id, "Cancel", "request-outcome", again) : null);
   return [
     make("dl", { class: "pairs" }, ...pairs.map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
@@ -165,7 +188,7 @@ function timeline(it) {
     : `${it.claims} ${it.claims === 1 ? "claim" : "claims"} by workers, ${it.lost_claims} lost`;
   const rows = steps.map((step) => make("li", { class: step.kind },
     make("strong", {}, step.name),
-    make("span", {}, clock(step.at, 3), ` (+${milliseconds(Math.max(0, Date.parse(step.at) - begun))})`,
+    make("span", {}, clock(step.at, true), ` (+${milliseconds(Math.max(0, Date.parse(step.at) - begun))})`,
       step.took === undefined ? "" : `, took ${milliseconds(step.took)}`),
     make("p", {}, step.text)));
   if (it.mode === "async") {

@@ -4,6 +4,8 @@ import { ask, detailOf, token } from "/ui/token.mjs";
 
 // Without a byte for this long, the connection is dead: a sample comes each second.
 const SILENCE = 25_000;
+// So long an answer may take to begin.
+const HEAD = 30_000;
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 15_000;
 
@@ -27,14 +29,18 @@ async function run(on, stopped) {
       const attempt = new AbortController();
       const abort = () => attempt.abort();
       stopped.addEventListener("abort", abort);
+      const deadline = setTimeout(abort, HEAD);
       try {
         const answer = await ask(path, {
           signal: attempt.signal,
           headers: { accept: "text/event-stream" },
         });
         if (answer.ok) {
+          clearTimeout(deadline);
+          if (stopped.aborted) return;
           on.open(path);
           for await (const [name, data] of eventsOf(answer.body, abort)) {
+            if (stopped.aborted) return;
             wait = FIRST_WAIT;
             on.event(name, data);
           }
@@ -42,7 +48,8 @@ async function run(on, stopped) {
           path = PATHS[1];
           continue;
         } else if (answer.status === 401 || answer.status === 403) {
-          on.refused(token() === null ? null : await detailOf(answer));
+          const refusal = token() === null ? null : await detailOf(answer);
+          if (!stopped.aborted) on.refused(refusal);
           return;
         } else {
           const seconds = Number(answer.headers.get("retry-after"));
@@ -50,6 +57,7 @@ async function run(on, stopped) {
           detail = await detailOf(answer);
         }
       } finally {
+        clearTimeout(deadline);
         stopped.removeEventListener("abort", abort);
         attempt.abort();
       }

@@ -1,102 +1,127 @@
 // The tables: workers, receivers, handlers and failed requests.
 
-import { clock, count, make, milliseconds, perSecond, place } from "/ui/dom.mjs";
+import { clock, count, make, milliseconds, perSecond, place, visible } from "/ui/dom.mjs";
 import { button, show } from "/ui/request.mjs";
 
-// Fills a table. Its place is replaced only if something has changed: a selection, or the focus on
-// a button, would be lost each second.
-const filled = new Map();
+// --- A table that changes in place ---------------------------------------------------------------
+// Only the cells that say something new are replaced: a selection, or the focus on a button, would
+// be lost each second. A cell is a text, or an element, which is made anew with another text.
+
+const element = (text, of) => ({ text, of });
+const row = (name, ...cells) => ({ name, cells });
+
+// The tables by the id of their place: what they begin with, and their rows by name.
+const tables = new Map();
+
 function fill(id, heads, rows, empty) {
-  const key = JSON.stringify(rows.map((row) => row.key));
-  if (filled.get(id) === key) return;
-  filled.set(id, key);
-  const area = place(id);
-  const focused = area.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  if (rows.length === 0) {
-    area.replaceChildren(make("p", {}, empty));
-    return;
+  const begins = JSON.stringify(rows.length === 0 ? [empty] : heads);
+  if (tables.get(id)?.begins !== begins) {
+    const body = make("tbody");
+    tables.set(id, { begins, body, rows: new Map() });
+    const head = heads.map(([name, kind]) => make("th", { scope: "col", class: kind }, name));
+    place(id).replaceChildren(rows.length === 0 ? make("p", {}, empty)
+      : make("table", {}, make("thead", {}, make("tr", {}, ...head)), body));
   }
-  const head = make("tr", {}, ...heads.map(([name, kind]) => make("th", { scope: "col", class: kind }, name)));
-  const body = rows.map((row) => make("tr", {}, ...row.cells.map((cell, number) => {
-    const kind = heads[number][1];
-    return number === 0 ? make("th", { scope: "row", class: kind }, cell) : make("td", { class: kind }, cell);
-  })));
-  const { scrollTop, scrollLeft } = area;
-  area.replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
-  area.scrollTo(scrollLeft, scrollTop);
-  if (focused !== undefined) area.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  const table = tables.get(id);
+  const names = new Set(rows.map(({ name }) => name));
+  for (const [name, shown] of table.rows) {
+    if (names.has(name)) continue;
+    shown.line.remove();
+    table.rows.delete(name);
+  }
+  rows.forEach(({ name, cells }, number) => {
+    let shown = table.rows.get(name);
+    if (shown === undefined) {
+      const line = make("tr", {}, ...heads.map(([, kind], at) =>
+        at === 0 ? make("th", { scope: "row", class: kind }) : make("td", { class: kind })));
+      shown = { line, texts: [] };
+      table.rows.set(name, shown);
+    }
+    cells.forEach((cell, at) => write(shown, at, cell));
+    const there = table.body.children[number] ?? null;
+    if (there !== shown.line) table.body.insertBefore(shown.line, there);
+  });
 }
 
-// A row of texts, and of elements that follow from them.
-const row = (cells, key) => ({ cells, key });
+function write(shown, at, cell) {
+  const isText = typeof cell === "string";
+  const text = isText ? cell : cell.text;
+  if (shown.texts[at] === text) return;
+  shown.texts[at] = text;
+  shown.line.children[at].replaceChildren(isText ? visible(text) : cell.of());
+}
 
+export function clear() {
+  for (const id of tables.keys()) place(id).replaceChildren();
+  tables.clear();
+}
+
+// --- What they show ------------------------------------------------------------------------------
+
+const state = (word, kind) => element(word, () => make("span", { class: `state ${kind}` }, word));
 const STATES = { closed: "good", "half-open": "poor", open: "bad" };
-function state(word, kind) {
-  return make("span", { class: `state ${kind ?? ""}` }, word);
-}
-const breaker = (word) => (word ? state(word, STATES[word]) : "–");
+const breaker = (word) => (word ? state(word, STATES[word] ?? "") : "–");
+
+// To whole seconds: most cells then stay as they are.
+const seconds = (ms) => milliseconds(Math.floor(ms / 1000) * 1000);
 
 function workers(list) {
   const heads = [["worker", "id"], ["last heartbeat", "number"], ["slots in use", "number"],
     ["delivered", "number"], ["failed", "number"], ["runs for", "number"]];
   const rows = list.map((it) => {
-    const age = it.heartbeat_age_ms;
-    // To seconds, so that a table with nothing new is not made anew.
-    const beat = age === null ? "–" : age < 2000 ? "now" : `${milliseconds(Math.floor(age / 1000) * 1000)} ago`;
     const slots = it.slots === null ? "–" : `${it.slots_used} of ${it.slots}`;
-    const uptime = it.uptime_ms === null ? "–" : milliseconds(Math.floor(it.uptime_ms / 1000) * 1000);
-    const texts = [it.owner, beat, slots, perSecond(it.completed), perSecond(it.failed), uptime];
-    const cells = [...texts];
-    if (age !== null && age >= 5000) cells[1] = state(beat, age >= 10_000 ? "bad" : "poor");
-    return row(cells, texts);
+    const uptime = it.uptime_ms === null ? "–" : seconds(it.uptime_ms);
+    return row(it.owner, it.owner, heartbeat(it.heartbeat_age_ms), slots, perSecond(it.completed),
+      perSecond(it.failed), uptime);
   });
   fill("workers", heads, rows, "No worker has registered: jobs wait.");
+}
+
+function heartbeat(age) {
+  if (age === null) return "–";
+  if (age < 2000) return "now";
+  const text = `${seconds(age)} ago`;
+  return age < 5000 ? text : state(text, age >= 10_000 ? "bad" : "poor");
 }
 
 function receivers(list, withClients) {
   const heads = [["receiver", "name-column"], ...(withClients ? [["client", ""]] : []), ["breaker", "state-column"],
     ["attempts now", "number"], ["backlog", "number"]];
-  const rows = list.map((it) => {
-    const word = it.paused ? "paused" : it.breaker;
-    const cells = [it.origin, ...(withClients ? [it.client ?? "–"] : []),
-      it.paused ? state("paused", "poor") : breaker(it.breaker), count(it.jobs), count(it.backlog)];
-    return row(cells, [it.origin, it.client, word, it.jobs, it.backlog]);
-  });
-  fill("receivers", heads, rows, "No receiver is being called, has failed or has a backlog.");
+  const rows = list.map((it) => row(JSON.stringify([it.origin, it.client]), it.origin,
+    ...(withClients ? [it.client ?? "–"] : []),
+    it.paused ? state("paused", "poor") : breaker(it.breaker), count(it.jobs), count(it.backlog)));
+  fill("receivers", heads, rows, "No worker names one, and none has a backlog.");
 }
 
 function handlers(list) {
   const heads = [["handler", "name-column"], ["breaker", "state-column"], ["waiting", "number"], ["running", "number"],
     ["workers", "number"]];
-  const rows = list.map((it) => {
-    const word = it.breaker?.state ?? null;
-    const cells = [it.name, breaker(word), count(it.waiting), count(it.running), count(it.workers)];
-    return row(cells, [it.name, word, it.waiting, it.running, it.workers]);
-  });
+  const rows = list.map((it) => row(it.name, it.name, breaker(it.breaker?.state ?? null), count(it.waiting),
+    count(it.running), count(it.workers)));
   fill("handlers", heads, rows, "There is none.");
 }
 
-function failures(list, notice) {
+function failures(list) {
   const heads = [["request", "id"], ["ended", "time"], ["receiver", "name-column"], ["reason", "state-column"], ["detail", "words"],
     ["", ""]];
   const rows = (list ?? []).map((it) => {
-    const id = make("button", { type: "button", "data-key": `show-${it.id}`, click: () => show(it.id).then(() =>
-      place("request").scrollIntoView({ block: "nearest" })) }, it.id);
+    const id = element(it.id, () => make("button", { type: "button", click: () => show(it.id).then(() =>
+      place("request").scrollIntoView({ block: "nearest" })) }, it.id));
     // A failed request of /sync has no callback.
-    const redeliver = it.receiver === null ? "" : button("redeliver", it.id, "Redeliver", notice);
-    if (redeliver !== "") redeliver.dataset.key = `redeliver-${it.id}`;
-    const ended = it.completed_at === null ? "–" : clock(it.completed_at);
-    const cells = [id, ended, it.receiver ?? "–", it.failure?.reason ?? "–", it.failure?.detail ?? "", redeliver];
-    return row(cells, [it.id, it.failure, it.completed_at]);
+    const redeliver = it.receiver === null ? ""
+      : element("Redeliver", () => button("redeliver", it.id, "Redeliver", "failures-outcome"));
+    return row(it.id, id, it.completed_at === null ? "–" : clock(it.completed_at), it.receiver ?? "–",
+      it.failure?.reason ?? "–", it.failure?.detail ?? "", redeliver);
   });
-  fill("failures", heads, rows, list === null ? "They are being read." : "No request has failed.");
+  fill("failures", heads, rows,
+    list === null ? "They are being read." : "None among the newest 10,000 requests.");
 }
 
-// Shows what is there now. `notice` tells what came of an action.
-export function update(now, withClients, notice) {
+// Shows what is there now.
+export function update(now, withClients) {
   place("of-workers").hidden = now.workers === null;
   if (now.workers !== null) workers(now.workers);
   receivers(now.receivers, withClients);
   handlers(now.handlers);
-  failures(now.failures, notice);
+  failures(now.failures);
 }

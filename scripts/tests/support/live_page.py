@@ -3,16 +3,20 @@
 usage: live_page.py storm|tokens CHROMIUM CHROMEDRIVER SCREENSHOTS API LOADGEN FOLDER
 
 `storm`: a stack without tokens. The caller stops and starts the API when FOLDER has a file
-`stop-api` or `start-api`, and removes the file when it is done. `tokens`: a stack with tokens, of
-the clients `shop` (43 times s) and `other`, and the operator `ops` (43 times a).
+`stop-api` or `start-api`, and removes the file when it is done. The stack's SQLite file is that of
+DB_URL. `tokens`: a stack with tokens, of the clients `shop` (43 times s) and `other`, and the
+operator `ops` (43 times a).
 
 Prints what is wrong. Exits with 1 if something is.
 """
 
+import contextlib
 import http.server
 import json
+import os
 import pathlib
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -48,6 +52,12 @@ PRESS = """
     found.click();
     return true;
 """
+# Every plot is drawn; it may be that no job has waited.
+DRAWN = f"""
+    const blank = (() => {{ {BLANK} }})();
+    return document.querySelector("[data-plot]") !== null &&
+        blank.every((title) => title === "Age of the oldest due job");
+"""
 CONFIRM = "document.getElementById('confirm-yes').click()"
 CLOSED = "return !document.getElementById('confirm').open"
 SEND_TOKEN = """
@@ -60,11 +70,90 @@ FOCUSABLE = """
     return [...document.querySelectorAll("button, input, a, [tabindex='0']")].filter((it) =>
         it.checkVisibility() && !it.disabled && !it.closest("dialog:not([open])")).length;
 """
+# A tab that has been hidden for long: its timer does not wait.
+HIDE = """
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+    const wait = window.setTimeout;
+    window.setTimeout = (act) => wait(act, 0);
+    document.dispatchEvent(new Event("visibilitychange"));
+    window.setTimeout = wait;
+"""
+SHOW = """
+    delete document.hidden;
+    document.dispatchEvent(new Event("visibilitychange"));
+"""
+# Texts of the page for numbers and times, with what they have to be.
+TEXTS = """
+    return import("/ui/dom.mjs").then(({ clock, count, milliseconds }) => {
+        const at = new Date(2020, 1, 3, 0, 4, 5, 6);
+        const today = new Date().setHours(0, 4, 5, 6);
+        return [
+            [clock(at), "2020-02-03 00:04:05"], [clock(at, true), "2020-02-03 00:04:05.006"],
+            [clock(today), "00:04:05"], [clock("x"), "x"],
+            [count(null), "–"], [count(0), "0"], [count(1.234), "1.23"], [count(999.7), "1,000"],
+            [count(1234), "1,234"], [count(9999.7), "10K"], [count(12345), "12.3K"],
+            [count(999999), "1M"], [milliseconds(0.5), "500 µs"], [milliseconds(1234), "1.23 s"],
+            [milliseconds(4.5e9), "52.1 days"],
+        ].filter(([is, wanted]) => is !== wanted);
+    });
+"""
+# Feeds the plots with samples of /sync: each has so many milliseconds since the first one, and a
+# value or null. Returns the last value in the legend, how many pixels have the ink of the lines,
+# and the picture.
+FEED = """
+    const samples = arguments[0];
+    return import("/ui/plots.mjs").then(async (plots) => {
+        plots.clear();
+        for (const [at, ms] of samples)
+            plots.add({ at: 1.7e12 + at, sync_ms: ms === null ? null : [ms, ms, ms] });
+        // uPlot draws in a microtask.
+        await new Promise((done) => setTimeout(done));
+        const canvas = document.querySelector("[data-plot^='How long clients wait'] canvas");
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+        copy.drawImage(canvas, 0, 0);
+        const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+        const hex = getComputedStyle(document.documentElement).getPropertyValue("--sync").trim();
+        const ink = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+        let inked = 0;
+        for (let at = 0; at < data.length; at += 4)
+            inked += data[at + 3] > 200 && ink.every((part, number) => data[at + number] === part);
+        return [document.querySelector(".legend .value").textContent, inked, canvas.toDataURL()];
+    });
+"""
+# Holds the answer of a request back, until `release` is called.
+HOLD = """
+    const real = window.fetch;
+    window.fetch = async (path, options) => {
+        if (!path.startsWith("/requests/")) return real(path, options);
+        window.fetch = real;
+        const answer = await real(path, options);
+        const body = await answer.json();
+        await new Promise((release) => { window.release = release; });
+        return { ok: true, json: () => Promise.resolve(body) };
+    };
+"""
+IS_HELD = "return window.release !== undefined"
+# What has been asked for is shown, if it is, before the timer ends.
+RELEASE = "window.release(); return new Promise((done) => setTimeout(done));"
+# A worker's id is still the same element after its figures have changed.
+KEEP_WORKER = """
+    window.worker = document.querySelector("#workers tbody th");
+    window.figures = window.worker?.parentElement.textContent;
+    return window.worker !== null;
+"""
+HAS_NEW_FIGURES = """
+    return !document.getElementById("workers").textContent.includes(window.figures);
+"""
+LEFT = """
+    const places = ["request", "request-outcome", "failures-outcome", "failures", "receivers",
+        "handlers", "workers", "whose", "notice"];
+    return places.filter((id) => document.getElementById(id).textContent !== "");
+"""
 WATCH_FOCUS = """
     window.focused = new Set();
     window.unmarked = [];
     document.addEventListener("focusin", ({ target }) => {
-        window.focused.add(target.id || target.dataset.key || target);
+        window.focused.add(target);
         const style = getComputedStyle(target);
         if (style.outlineStyle === "none") window.unmarked.push(target.outerHTML.slice(0, 80));
     });
@@ -139,7 +228,7 @@ class Test:
                 self.browser.until(CONNECTED)
                 if plots:
                     self.browser.until(TILES)
-                    self.browser.until(f"return (() => {{ {BLANK} }})().length === 0")
+                    self.browser.until(DRAWN)
                 (shifted,) = self.browser.until(SHIFTS)
                 self.check(shifted <= 0.01, f"{view}: the layout moved by {shifted}")
                 overflow = self.browser.run(OVERFLOW)
@@ -160,7 +249,8 @@ class Test:
 def storm(test):
     """During a storm: every view, the buttons, and a restart."""
     browser = test.browser
-    options = ["--rate", "30", "--duration", "60s", "--records", "10", "--api", test.api]
+    # Longer than the test can take: they are ended when it has seen enough.
+    options = ["--rate", "30", "--duration", "1h", "--records", "10", "--api", test.api]
     with socket.create_server(("127.0.0.1", 0)) as free:
         listen = ["--listen", f"localhost:{free.getsockname()[1]}"]
     storms = [
@@ -176,11 +266,16 @@ def storm(test):
         actions(test)
         test.views("storm", plots=True)
         test.keyboard()
+        test.check(all(it.poll() is None for it in storms), "a storm has ended by itself")
     finally:
         for it in storms:
             it.terminate()
             it.wait()
     browser.show_as("light", 1280)
+    browser.open(test.api + "/")
+    browser.until(CONNECTED)
+    dead_database(test)
+    hidden(test)
     reconnect(test)
 
 
@@ -197,6 +292,8 @@ def actions(test):
     browser.open(test.api + "/")
     browser.until(CONNECTED)
     title = browser.run("return document.title")
+    wrong = browser.run(TEXTS)
+    test.check(not wrong, f"texts that should be the second of each: {wrong}")
 
     # A failure is listed with its reason, and its callback is delivered by the button.
     browser.until(HAS_TEXT, "failures", failed)
@@ -217,6 +314,19 @@ def actions(test):
     test.until("the redelivery", lambda: len(Receiver.bodies) > sent)
     test.check(len({body for _, body in Receiver.bodies}) == 1, "the redelivery has other bytes")
     test.until("the end", lambda: test.ask("GET", f"/requests/{failed}")["status"] == "COMPLETED")
+    # What came of it is still there after later samples: one has brought a list without it.
+    browser.until("return !document.getElementById('failures').textContent.includes(arguments[0])", failed)
+    test.check(browser.run(HAS_TEXT, "failures-outcome", f"The redelivery of {failed} has started."),
+               "it does not say what came of the redelivery")
+    test.check(browser.run(HAS_TEXT, "failures", "None among the newest 10,000"),
+               "it does not say how far the list of failures goes")
+    test.check(browser.run(TEXT, "connection") == "Connected", "the connection's state is another text")
+    test.picture("redelivered")
+
+    # A selection in a table stays.
+    browser.until(KEEP_WORKER)
+    browser.until(HAS_NEW_FIGURES)
+    test.check(browser.run("return window.worker.isConnected"), "the table of workers was made anew")
 
     # A job that runs is cancelled by the button.
     browser.run(SEARCH, slow)
@@ -225,6 +335,9 @@ def actions(test):
     browser.run(CONFIRM)
     browser.until(CLOSED)
     browser.until(HAS_TEXT, "request", "cancelled")
+    test.check(browser.run(HAS_TEXT, "request-outcome", f"{slow} is cancelled."),
+               "it does not say what came of the cancellation")
+    test.check(browser.run(TEXT, "failures-outcome") == "", "an older outcome is still there")
     test.check(test.ask("GET", f"/requests/{slow}")["failure"]["reason"] == "cancelled", "it is not cancelled")
     test.picture("request-cancelled")
     test.console()
@@ -237,11 +350,53 @@ def actions(test):
     receiver.shutdown()
 
 
-def reconnect(test):
+def dead_database(test):
+    """The page says that the tables are old, and no longer when the database answers."""
     browser = test.browser
-    browser.open(test.api + "/")
+    file = os.environ["DB_URL"].removeprefix("sqlite:")
+    with contextlib.closing(sqlite3.connect(file, timeout=PATIENCE)) as database:
+        database.execute("ALTER TABLE workers RENAME TO hidden_workers")
+        browser.until(HAS_TEXT, "notice", "The database does not answer")
+        test.check(browser.run(CONNECTED), "the connection is lost with the database")
+        test.picture("dead-database")
+        database.execute("ALTER TABLE hidden_workers RENAME TO workers")
+    browser.until("return document.getElementById('notice').textContent === ''")
+    test.console()
+
+
+def hidden(test):
+    """A hidden tab gives its place back."""
+    browser = test.browser
+    browser.run(HIDE)
+    browser.until(HAS_TEXT, "connection", "Not connected while this tab is hidden")
+    browser.run(SHOW)
     browser.until(CONNECTED)
     test.console()
+
+
+def plots(test):
+    """Samples that are rare, of single values, and after the clock was set back. Nothing else comes:
+    the page is disconnected."""
+    browser = test.browser
+    seconds = range(0, 60_000, 1000)
+    # A dot has four pixels in full colour, and a line at least one for each of its width.
+    _, rare, _ = browser.run(FEED, [(at, 20) for at in range(0, 100_000, 10_000)])
+    test.check(rare > 400, f"a sample in ten seconds makes no line: {rare} pixels")
+    test.picture("samples-rare")
+    value, single, _ = browser.run(FEED, [(at, None if at % 2000 else 20) for at in seconds])
+    test.check(single > 60, f"single values make no dots: {single} pixels")
+    test.check(value == "–", f"the last sample has no value, and {value} is shown")
+    test.picture("samples-single")
+    after = [(at, 50) for at in range(30_000, 50_000, 1000)]
+    value, _, drawn = browser.run(FEED, [(at, 20) for at in seconds] + after)
+    _, _, wanted = browser.run(FEED, [(at, 20) for at in seconds if at < 30_000] + after)
+    test.check(drawn == wanted, "after the clock was set back, later samples are still drawn")
+    test.check(value == "50 ms", f"after the clock was set back, {value} is shown")
+    test.picture("samples-set-back")
+
+
+def reconnect(test):
+    browser = test.browser
     for name in ("stop-api", "start-api"):
         order = test.folder / name
         order.touch()
@@ -249,6 +404,7 @@ def reconnect(test):
         if name == "stop-api":
             browser.until(HAS_TEXT, "connection", "Disconnected since")
             test.picture("disconnected")
+            plots(test)
     browser.until(CONNECTED)
     test.check(browser.run(TEXT, "connection") == "Connected", "it is not connected again")
     # The browser itself says that nobody listened.
@@ -289,8 +445,17 @@ def tokens(test):
     elsewhere = [url for url in asked if not url.startswith((test.api, "data:"))]
     test.check(not elsewhere, f"it asked for {elsewhere}")
 
+    # The next token finds nothing of the last one, even if an answer comes late.
+    browser.run(SEARCH, ids["shop"])
+    browser.until(HAS_TEXT, "request", ids["shop"])
+    browser.run(HOLD)
+    browser.run(SEARCH, ids["shop"])
+    browser.until(IS_HELD)
     browser.run("document.getElementById('forget').click()")
     browser.until(ASKED)
+    browser.run(RELEASE)
+    left = browser.run(LEFT)
+    test.check(not left, f"without its token, something of a client is left in {left}")
     browser.run(SEND_TOKEN, operator)
     browser.until(CONNECTED)
     for name in ids:
