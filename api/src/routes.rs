@@ -359,7 +359,14 @@ fn overview(
         .and(with(app))
         .map(overview::of_caller)
         .map(Reply::into_response);
-    warp::path!("overview").and(watch.or(method_not_allowed("GET")).unify())
+    let head = warp::head().and(caller()).map(|_| reply::overview::head());
+    warp::path!("overview").and(
+        watch
+            .or(head)
+            .unify()
+            .or(method_not_allowed("GET, HEAD"))
+            .unify(),
+    )
 }
 
 fn healthz(
@@ -437,6 +444,14 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .and(with(app))
         .map(overview::of_operator)
         .map(Reply::into_response);
+    let head = warp::head()
+        .and(operator())
+        .map(|_| reply::overview::head());
+    let overview = overview
+        .or(head)
+        .unify()
+        .or(operators_only("GET, HEAD"))
+        .unify();
     let bulk = |action| {
         let form = body::json(timeout, memory.clone())
             .map(move |body: Result<Body, Problem>| validation::bulk(action, &body?.bytes));
@@ -463,7 +478,7 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .or(warp::path!("admin" / "audit").and(audit.or(operators_only("GET, HEAD")).unify()))
         .unify()
         .boxed()
-        .or(warp::path!("admin" / "overview").and(overview.or(operators_only("GET")).unify()))
+        .or(warp::path!("admin" / "overview").and(overview))
         .unify()
         .boxed()
         // Only a path under `/admin` has an operator.
