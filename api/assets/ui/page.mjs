@@ -12,6 +12,17 @@ let lostSince = null;
 let seesAll = false;
 let isOperator = false;
 
+// What came of an action, which stays for a moment.
+const SHOWN = 8000;
+let said = { text: "", until: 0 };
+function say(text) {
+  said = { text, until: Date.now() + SHOWN };
+  connected();
+}
+function connected() {
+  connection("open", Date.now() < said.until ? `Connected. ${said.text}` : "Connected");
+}
+
 function connection(state, text) {
   const shown = place("connection");
   shown.dataset.state = state;
@@ -45,7 +56,7 @@ function now(it) {
   if (it.stale) words.push("The database does not answer: the tables are old.");
   notice(words.join(" "));
   tables.update(it, seesAll && it.receivers.some((receiver) => receiver.client !== null),
-    (text) => connection("open", text));
+    say);
 }
 
 function begin(it) {
@@ -72,7 +83,7 @@ function start() {
       isOperator = path === "/admin/overview";
       setOperator(isOperator);
       lostSince = null;
-      connection("open", "Connected");
+      connected();
     },
     event(name, data) {
       if (name === "history") begin(data);
@@ -82,7 +93,7 @@ function start() {
           tiles(data.sample);
         }
         now(data.now);
-        connection("open", "Connected");
+        connected();
       }
     },
     lost(detail) {

@@ -214,6 +214,7 @@ def actions(test):
     sent = len(Receiver.bodies)
     browser.run(CONFIRM)
     browser.until(CLOSED)
+    test.check(browser.run(HAS_TEXT, "connection", "redelivery has started"), "it does not say what came of it")
     test.until("the redelivery", lambda: len(Receiver.bodies) > sent)
     test.check(len({body for _, body in Receiver.bodies}) == 1, "the redelivery has other bytes")
     test.until("the end", lambda: test.ask("GET", f"/requests/{failed}")["status"] == "COMPLETED")
