@@ -354,12 +354,19 @@ fn erasure(
 fn overview(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
-    let watch = get_or_head()
+    let watch = warp::get()
         .and(caller())
         .and(with(app))
         .map(overview::of_caller)
         .map(Reply::into_response);
-    warp::path!("overview").and(watch.or(method_not_allowed("GET, HEAD")).unify())
+    let head = warp::head().and(caller()).map(|_| reply::overview::head());
+    warp::path!("overview").and(
+        watch
+            .or(head)
+            .unify()
+            .or(method_not_allowed("GET, HEAD"))
+            .unify(),
+    )
 }
 
 fn healthz(
@@ -432,11 +439,19 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .and(with(app))
         .then(admin::audit)
         .map(Reply::into_response);
-    let overview = get_or_head()
+    let overview = warp::get()
         .and(operator())
         .and(with(app))
         .map(overview::of_operator)
         .map(Reply::into_response);
+    let head = warp::head()
+        .and(operator())
+        .map(|_| reply::overview::head());
+    let overview = overview
+        .or(head)
+        .unify()
+        .or(operators_only("GET, HEAD"))
+        .unify();
     let bulk = |action| {
         let form = body::json(timeout, memory.clone())
             .map(move |body: Result<Body, Problem>| validation::bulk(action, &body?.bytes));
@@ -463,7 +478,7 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .or(warp::path!("admin" / "audit").and(audit.or(operators_only("GET, HEAD")).unify()))
         .unify()
         .boxed()
-        .or(warp::path!("admin" / "overview").and(overview.or(operators_only("GET, HEAD")).unify()))
+        .or(warp::path!("admin" / "overview").and(overview))
         .unify()
         .boxed()
         // Only a path under `/admin` has an operator.

@@ -75,3 +75,35 @@ async fn send(mut viewer: Viewer, events: mpsc::Sender<Bytes>) {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use storm_shared::config::Settings;
+    use tempfile::TempDir;
+    use tokio::{sync::mpsc, time::timeout};
+
+    use super::{EVENTS, send};
+    use crate::{app::App, metrics::Metrics, overview::VIEWERS};
+
+    #[tokio::test]
+    async fn a_viewer_that_reads_nothing_is_dropped() {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let settings = Settings::with([("DB_URL", url.as_str()), ("REDIS_URL", "none")]).unwrap();
+        let app = App::start(settings, Metrics::new()).await.unwrap();
+        tokio::time::pause();
+        let viewer = app.overview.watch(None).unwrap();
+        let (events, body) = mpsc::channel(EVENTS);
+        let sending = timeout(Duration::from_mins(10), send(viewer, events));
+        sending.await.expect("an end, although the body lives");
+        assert_eq!(body.len(), EVENTS);
+        // Its place is free.
+        let others: Vec<_> = (0..VIEWERS).map(|_| app.overview.watch(None)).collect();
+        assert!(others.iter().all(Result::is_ok));
+        drop(others);
+        tokio::time::resume();
+        app.close().await;
+    }
+}

@@ -93,7 +93,15 @@ pub fn stream(mut events: mpsc::Receiver<Bytes>) -> Response {
         let event: Poll<Option<Bytes>> = events.poll_recv(context);
         event.map(|event| event.map(Ok::<_, Infallible>))
     });
-    let mut response = warp::reply::stream(events).into_response();
+    headed(warp::reply::stream(events).into_response())
+}
+
+/// The same to a `HEAD`, for which nobody watches.
+pub fn head() -> Response {
+    headed(Response::default())
+}
+
+fn headed(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, kind);

@@ -288,8 +288,15 @@ async fn past_the_bound_a_viewer_is_503_until_another_one_leaves() {
 }
 
 #[tokio::test]
-async fn other_methods_are_405() {
+async fn head_takes_no_place_and_other_methods_are_405() {
     let server = Server::start(&[]).await;
+    let mut client = server.connect().await;
+    for _ in 0..=VIEWERS {
+        client.send(bare("HEAD", "/overview")).await;
+        let head = client.head().await;
+        assert_eq!(head.status, 200);
+        assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    }
     for request in [post("/overview", "{}"), bare("DELETE", "/overview")] {
         let refused = server.ask(request).await;
         assert_eq!(refused.problem(), "405 method-not-allowed");
