@@ -24,7 +24,13 @@ use crate::{
 pub(crate) static DOCUMENT: LazyLock<Value> = LazyLock::new(storm_api::openapi::document);
 
 /// The fields of any answer, which HTTP itself describes.
-const HTTP_FIELDS: [&str; 4] = ["connection", "content-length", "content-type", "date"];
+const HTTP_FIELDS: [&str; 5] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "transfer-encoding",
+];
 
 /// What can be answered before a path or a method is looked at.
 const BEFORE_ROUTING: [&str; 9] = [
