@@ -3,7 +3,7 @@
 //! The SDK and the exporter read most of them. What they would ignore with a message that nobody
 //! sees is checked here, so that a start refuses it.
 
-use std::{env, time::Duration};
+use std::{env, fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 use thiserror::Error;
@@ -40,13 +40,18 @@ const CERTIFICATES: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
 ];
 const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
+const DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
 
 /// The specification's default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The specification's default.
 const DEFAULT_QUEUE: usize = 2048;
-/// The bound of what a collector can make this process hold: at some 1 KiB for a span.
-const MAX_QUEUE: usize = 1 << 20;
+/// The bound of what a collector can make this process hold: at some 1 KiB for a span. The SDK
+/// allocates the queue at its start.
+const MAX_QUEUE: usize = 1 << 16;
+/// Without a pause, the thread of the SDK would take a whole core.
+const DELAYS: RangeInclusive<u64> = 1..=3_600_000;
 
 /// Why a variable is not accepted.
 #[derive(Debug, Error)]
@@ -159,21 +164,20 @@ impl Variables {
         let timeout = match first(TIMEOUTS) {
             None => DEFAULT_TIMEOUT,
             Some((name, value)) => {
-                let milliseconds = value.parse().ok().filter(|it| (1..=600_000).contains(it));
-                let expected = "1 to 600000 milliseconds";
-                Duration::from_millis(
-                    milliseconds.ok_or_else(|| unexpected(name, value, expected))?,
-                )
+                Duration::from_millis(number(name, value, 1..=600_000, "milliseconds")?)
             }
         };
         let queue = match get(QUEUE) {
             None => DEFAULT_QUEUE,
-            Some(value) => {
-                let spans = value.parse().ok().filter(|it| (1..=MAX_QUEUE).contains(it));
-                let expected = format!("1 to {MAX_QUEUE} spans");
-                spans.ok_or_else(|| unexpected(QUEUE, value, expected))?
-            }
+            Some(value) => number(QUEUE, value, 1..=MAX_QUEUE, "spans")?,
         };
+        // The SDK reads these two.
+        if let Some(value) = get(BATCH) {
+            number(BATCH, value, 1..=MAX_QUEUE, "spans")?;
+        }
+        if let Some(value) = get(DELAY) {
+            number(DELAY, value, DELAYS, "milliseconds")?;
+        }
         Ok(Some(Self {
             origin,
             timeout,
@@ -233,6 +237,17 @@ fn check_sampler(get: impl Fn(&'static str) -> Option<String>) -> Result<(), Pla
         }
         _ => Ok(()),
     }
+}
+
+fn number<T: FromStr + PartialOrd + Display>(
+    name: &'static str,
+    value: String,
+    range: RangeInclusive<T>,
+    unit: &str,
+) -> Result<T, PlanError> {
+    let number = value.parse().ok().filter(|it| range.contains(it));
+    let (least, most) = range.into_inner();
+    number.ok_or_else(|| unexpected(name, value, format!("{least} to {most} {unit}")))
 }
 
 fn unexpected(name: &'static str, value: String, expected: impl Into<String>) -> PlanError {
@@ -303,6 +318,11 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "milliseconds"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "spans"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "65537", "1 to 65536 spans"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0", "spans"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "many", "spans"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "0", "1 to 3600000 milliseconds"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5s", "milliseconds"),
             (
                 "OTEL_TRACES_SAMPLER",
                 "jaeger_remote",
