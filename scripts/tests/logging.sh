@@ -23,9 +23,9 @@ events() {
             for (i = 1; i <= n; i++) { split(pairs[i], pair, "="); constant[pair[1]] = pair[2] }
         }
         FNR == 1 { if (file != "") scan(); file = FILENAME; text = ""; in_tests = pending = 0 }
-        # The tests of a module are at its end.
+        # The tests of a module are at its end. `mod x;` only declares a module for tests.
         /^#\[cfg\(test\)\]$/ { pending = 1; next }
-        pending && /^mod / { in_tests = 1 }
+        pending && /^(pub(\([a-z]+\))? )?mod .*\{$/ { in_tests = 1 }
         { pending = 0 }
         in_tests || /^[ \t]*\/\// { next }
         { text = text $0 "\n" }
@@ -137,6 +137,8 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/api/src"
 cat >"$work/api/src/a.rs" <<'EXAMPLE'
 // warn!("in a comment")
+#[cfg(test)]
+mod declared;
 fn f() {
     tracing::warn!(
         %z,

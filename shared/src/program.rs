@@ -200,15 +200,17 @@ async fn serve(
         Box::pin(service(settings, listener, shutdown)).await
     };
     let served = served.await;
-    traces.flush().await;
-    log.count();
-    match served {
+    let status = match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(target: telemetry::FATAL, %error, "the service failed");
             ExitCode::FAILURE
         }
-    }
+    };
+    // After that line: the flush may take 2 s, in which the process can be killed.
+    traces.flush().await;
+    log.count();
+    status
 }
 
 async fn check_health(listen: ListenSetting, settings: &Settings) -> ExitCode {

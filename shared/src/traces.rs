@@ -11,6 +11,8 @@ mod client;
 #[cfg(feature = "traces")]
 mod export;
 #[cfg(feature = "traces")]
+mod pairs;
+#[cfg(feature = "traces")]
 mod plan;
 #[cfg(feature = "traces")]
 mod recording;

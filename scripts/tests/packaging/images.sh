@@ -96,6 +96,17 @@ must_be storm-redis <<CONFIGURATION
 CONFIGURATION
 echo "ok: $test"
 
+# A program without traces would start, and say that it has none.
+test='the images of the services have traces'
+for image in storm-api storm-worker; do
+    status=0
+    output=$(docker run --rm --network none --env API_OPEN=true --env OTEL_EXPORTER_OTLP_ENDPOINT=x "$image" 2>&1) ||
+        status=$?
+    [[ $status == 2 && $output == 'OTEL_EXPORTER_OTLP_ENDPOINT=x: expected'* ]] ||
+        fail "$image ended with $status: $output"
+done
+echo "ok: $test"
+
 test='the images are labelled with the commit that they are built from'
 built_from=$(revision)
 for image in storm-api storm-worker storm-loadgen storm-redis; do

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fmt, fs,
+    fmt, fs, mem,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -16,6 +16,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -56,7 +58,47 @@ pub(super) struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
     runtime: Handle,
     timeout: Duration,
-    last_error: Arc<Mutex<String>>,
+    losses: Arc<Mutex<Losses>>,
+}
+
+/// What the collector has not taken of one export. The exporter does not pass it on.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Losses {
+    /// The spans that it has rejected in its answer to the rest.
+    pub(super) rejected: u64,
+    /// Why it has not taken all.
+    pub(super) error: Option<String>,
+}
+
+impl Losses {
+    /// Of all spans.
+    fn all(error: String) -> Self {
+        Self {
+            rejected: u64::MAX,
+            error: Some(error),
+        }
+    }
+
+    fn in_answer(answer: &Response<Bytes>) -> Self {
+        if !answer.status().is_success() {
+            return Self::all(format!("the collector answered {}", answer.status()));
+        }
+        let Ok(decoded) = ExportTraceServiceResponse::decode(answer.body().as_ref()) else {
+            return Self::all("the answer is no collector's".to_owned());
+        };
+        let partial = decoded.partial_success.unwrap_or_default();
+        match u64::try_from(partial.rejected_spans) {
+            // A message without rejected spans is a warning.
+            Err(_) | Ok(0) => Self::default(),
+            Ok(rejected) => Self {
+                rejected,
+                error: Some(format!(
+                    "the collector rejected spans: {}",
+                    partial.error_message
+                )),
+            },
+        }
+    }
 }
 
 impl Client {
@@ -98,14 +140,14 @@ impl Client {
                 .build(connector),
             runtime: Handle::current(),
             timeout,
-            last_error: Arc::default(),
+            losses: Arc::default(),
         })
     }
 
-    /// Why the last exchange that failed did. The exporter does not pass it on.
-    pub(super) fn last_error(&self) -> String {
-        let last = self.last_error.lock();
-        last.unwrap_or_else(PoisonError::into_inner).clone()
+    /// The losses since it was last asked, in the last exchange.
+    pub(super) fn take_losses(&self) -> Losses {
+        let losses = self.losses.lock();
+        mem::take(&mut *losses.unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn exchange(self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -119,15 +161,11 @@ impl Client {
             Ok(exchanged) => exchanged,
             Err(_elapsed) => Err(format!("no answer within {:?}", self.timeout).into()),
         };
-        let problem = match &exchanged {
-            Ok(response) if response.status().is_success() => None,
-            Ok(response) => Some(format!("the collector answered {}", response.status())),
-            Err(error) => Some(with_causes(error.as_ref())),
+        let lost = match &exchanged {
+            Ok(answer) => Losses::in_answer(answer),
+            Err(error) => Losses::all(with_causes(error.as_ref())),
         };
-        if let Some(problem) = problem {
-            let last = self.last_error.lock();
-            *last.unwrap_or_else(PoisonError::into_inner) = problem;
-        }
+        *self.losses.lock().unwrap_or_else(PoisonError::into_inner) = lost;
         exchanged
     }
 }
@@ -175,5 +213,43 @@ impl HttpClient for Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_http::{Bytes, Response};
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceResponse,
+    };
+    use prost::Message as _;
+
+    use super::Losses;
+
+    fn losses(status: u16, body: impl Into<Bytes>) -> Losses {
+        let answer = Response::builder().status(status).body(body.into());
+        Losses::in_answer(&answer.unwrap())
+    }
+
+    fn partial(rejected_spans: i64) -> Vec<u8> {
+        let partial_success = Some(ExportTracePartialSuccess {
+            rejected_spans,
+            error_message: "too large".to_owned(),
+        });
+        ExportTraceServiceResponse { partial_success }.encode_to_vec()
+    }
+
+    #[test]
+    fn an_answer_can_reject_some_spans_and_a_page_takes_none() {
+        assert_eq!(losses(200, ""), Losses::default());
+        assert_eq!(losses(200, partial(0)), Losses::default());
+        let some = losses(200, partial(3));
+        assert_eq!(some.rejected, 3);
+        assert!(some.error.unwrap().contains("too large"));
+        for (status, body) in [(200, "<html>welcome</html>"), (200, "{}"), (503, "")] {
+            let all = losses(status, body);
+            assert_eq!(all.rejected, u64::MAX);
+            assert!(all.error.is_some());
+        }
     }
 }

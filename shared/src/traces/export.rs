@@ -7,7 +7,7 @@ use std::{
     env,
     sync::{
         LazyLock, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -40,6 +40,10 @@ static COUNTS: LazyLock<Counts> = LazyLock::new(Counts::default);
 #[derive(Debug, Default)]
 struct Counts {
     queued: AtomicUsize,
+    /// Those of the batch that is being sent.
+    sending: AtomicUsize,
+    /// Of those that were dropped, the ones that the log has told of.
+    told: AtomicU64,
     exported: Counter,
     dropped: Counter,
 }
@@ -100,10 +104,12 @@ impl Traces {
             return;
         };
         // It blocks its thread.
-        let flushed = spawn_blocking(move || provider.shutdown_with_timeout(FLUSH)).await;
-        let left = COUNTS.queued.load(Ordering::Relaxed);
-        if !matches!(flushed, Ok(Ok(()))) && left > 0 {
-            warn!(spans = left, "the last spans were not exported");
+        let _ = spawn_blocking(move || provider.shutdown_with_timeout(FLUSH)).await;
+        let left = [&COUNTS.queued, &COUNTS.sending].map(|count| count.load(Ordering::Relaxed));
+        let untold = COUNTS.dropped.get() - COUNTS.told.load(Ordering::Relaxed);
+        let spans = left.into_iter().sum::<usize>() as u64 + untold;
+        if spans > 0 {
+            warn!(spans, "the last spans were not exported");
         }
     }
 }
@@ -169,21 +175,27 @@ struct Counted {
 #[derive(Debug, Default)]
 struct Reported {
     at: Option<Instant>,
-    dropped: u64,
+    /// Why the collector has not taken spans since.
+    error: Option<String>,
 }
 
 impl SpanExporter for Counted {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len();
-        // They are out of the queue.
-        COUNTS.queued.fetch_sub(spans, Ordering::Relaxed);
+        let sent = batch.len();
+        COUNTS.sending.fetch_add(sent, Ordering::Relaxed);
+        COUNTS.queued.fetch_sub(sent, Ordering::Relaxed);
         let exported = self.exporter.export(batch).await;
-        let count = match &exported {
-            Ok(()) => &COUNTS.exported,
-            Err(_) => &COUNTS.dropped,
+        let losses = self.client.take_losses();
+        let spans = sent as u64;
+        let (dropped, error) = match &exported {
+            Ok(()) => (losses.rejected.min(spans), losses.error),
+            // Without an error of the client, the exporter has not asked it.
+            Err(error) => (spans, losses.error.or_else(|| Some(error.to_string()))),
         };
-        count.inc_by(spans as u64);
-        self.report();
+        COUNTS.exported.inc_by(spans - dropped);
+        COUNTS.dropped.inc_by(dropped);
+        COUNTS.sending.fetch_sub(sent, Ordering::Relaxed);
+        self.report(error);
         exported
     }
 
@@ -197,22 +209,22 @@ impl SpanExporter for Counted {
 }
 
 impl Counted {
-    fn report(&self) {
+    fn report(&self, error: Option<String>) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.error = error.or(reported.error.take());
         let dropped = COUNTS.dropped.get();
+        let spans = dropped - COUNTS.told.load(Ordering::Relaxed);
         let is_silent = reported.at.is_some_and(|at| at.elapsed() < SILENCE);
-        if is_silent || dropped == reported.dropped {
+        if is_silent || spans == 0 {
             return;
         }
-        let spans = dropped - reported.dropped;
-        let error = self.client.last_error();
+        let error = reported.error.take();
+        let error = error.as_deref().unwrap_or("the queue was full");
         warn!(
             spans,
             error, "spans are dropped: the collector does not take them in time"
         );
-        *reported = Reported {
-            at: Some(Instant::now()),
-            dropped,
-        };
+        COUNTS.told.store(dropped, Ordering::Relaxed);
+        reported.at = Some(Instant::now());
     }
 }

@@ -3,15 +3,18 @@
 //! The SDK and the exporter read most of them. What they would ignore with a message that nobody
 //! sees is checked here, so that a start refuses it.
 
-use std::{env, time::Duration};
+use std::{
+    collections::HashMap, env, fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration,
+};
 
-use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use thiserror::Error;
 use url::Url;
 
 use super::{
     client::{Authorities, Client, TlsError},
     export::Traces,
+    pairs::{headers, pairs},
 };
 
 /// The first that is set counts. The second one is the base of the path `v1/traces`.
@@ -27,6 +30,16 @@ const TIMEOUTS: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
     "OTEL_EXPORTER_OTLP_TIMEOUT",
 ];
+const HEADERS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+];
+const COMPRESSIONS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+];
+const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
+const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 const SAMPLERS: [&str; 6] = [
     "always_on",
     "always_off",
@@ -40,13 +53,18 @@ const CERTIFICATES: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
 ];
 const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
+const DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
 
 /// The specification's default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The specification's default.
 const DEFAULT_QUEUE: usize = 2048;
-/// The bound of what a collector can make this process hold: at some 1 KiB for a span.
-const MAX_QUEUE: usize = 1 << 20;
+/// The bound of what a collector can make this process hold: at some 1 KiB for a span. The SDK
+/// allocates the queue at its start.
+const MAX_QUEUE: usize = 1 << 16;
+/// Without a pause, the thread of the SDK would take a whole core.
+const DELAYS: RangeInclusive<u64> = 1..=3_600_000;
 
 /// Why a variable is not accepted.
 #[derive(Debug, Error)]
@@ -66,6 +84,9 @@ pub enum PlanError {
         "{0}: a URL without user name and password; put a token into OTEL_EXPORTER_OTLP_HEADERS"
     )]
     Credentials(&'static str),
+    /// Headers, which are not repeated here: one is often a token.
+    #[error("{0}: expected name=value, separated by commas; in a value, a comma is %2C")]
+    Headers(&'static str),
     /// The exporter refuses the variables.
     #[error("OTEL_EXPORTER_OTLP_*: {0}")]
     Exporter(String),
@@ -92,7 +113,9 @@ pub(super) struct Target {
 /// The variables, as far as they are read here.
 #[derive(Debug, PartialEq)]
 struct Variables {
-    origin: String,
+    /// Where spans are sent.
+    endpoint: Url,
+    headers: HashMap<String, String>,
     timeout: Duration,
     authorities: Option<Authorities>,
     queue: usize,
@@ -143,39 +166,60 @@ impl Variables {
         };
         let is_disabled =
             get("OTEL_SDK_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));
-        if is_disabled || get("OTEL_TRACES_EXPORTER").is_some_and(|it| it == "none") {
+        let exporter = get(EXPORTER);
+        if is_disabled || exporter.as_ref().is_some_and(|it| it == "none") {
             return Ok(None);
         }
         let Some((name, endpoint)) = first(ENDPOINTS) else {
             return Ok(None);
         };
-        let origin = origin(name, endpoint)?;
+        let endpoint = endpoint_of(name, &endpoint)?;
+        if let Some(value) = exporter
+            && value != "otlp"
+        {
+            return Err(unexpected(EXPORTER, value, "otlp or none"));
+        }
         if let Some((name, value)) = first(PROTOCOLS)
             && value != "http/protobuf"
         {
             return Err(unexpected(name, value, "http/protobuf"));
         }
+        if let Some((name, value)) = first(COMPRESSIONS)
+            && value != "none"
+        {
+            return Err(unexpected(name, value, "none"));
+        }
+        let headers = match first(HEADERS) {
+            None => HashMap::new(),
+            Some((name, value)) => headers(&value).ok_or(PlanError::Headers(name))?,
+        };
+        if let Some(value) = get(ATTRIBUTES)
+            && pairs(&value).is_none()
+        {
+            let expected = "name=value, separated by commas";
+            return Err(unexpected(ATTRIBUTES, value, expected));
+        }
         check_sampler(get)?;
         let timeout = match first(TIMEOUTS) {
             None => DEFAULT_TIMEOUT,
             Some((name, value)) => {
-                let milliseconds = value.parse().ok().filter(|it| (1..=600_000).contains(it));
-                let expected = "1 to 600000 milliseconds";
-                Duration::from_millis(
-                    milliseconds.ok_or_else(|| unexpected(name, value, expected))?,
-                )
+                Duration::from_millis(number(name, value, 1..=600_000, "milliseconds")?)
             }
         };
         let queue = match get(QUEUE) {
             None => DEFAULT_QUEUE,
-            Some(value) => {
-                let spans = value.parse().ok().filter(|it| (1..=MAX_QUEUE).contains(it));
-                let expected = format!("1 to {MAX_QUEUE} spans");
-                spans.ok_or_else(|| unexpected(QUEUE, value, expected))?
-            }
+            Some(value) => number(QUEUE, value, 1..=MAX_QUEUE, "spans")?,
         };
+        // The SDK reads these two.
+        if let Some(value) = get(BATCH) {
+            number(BATCH, value, 1..=MAX_QUEUE, "spans")?;
+        }
+        if let Some(value) = get(DELAY) {
+            number(DELAY, value, DELAYS, "milliseconds")?;
+        }
         Ok(Some(Self {
-            origin,
+            endpoint,
+            headers,
             timeout,
             authorities: first(CERTIFICATES).map(|(name, file)| (name, file.into())),
             queue,
@@ -184,10 +228,14 @@ impl Variables {
 
     fn target(self) -> Result<Target, PlanError> {
         let client = Client::new(self.timeout, self.authorities.as_ref())?;
-        let builder = SpanExporter::builder().with_http();
+        // Given to the exporter, so that a variable that is empty does not hide the next one.
+        let builder = SpanExporter::builder()
+            .with_http()
+            .with_endpoint(self.endpoint.as_str())
+            .with_headers(self.headers);
         let exporter = builder.with_http_client(client.clone()).build();
         Ok(Target {
-            origin: self.origin,
+            origin: self.endpoint.origin().ascii_serialization(),
             exporter: exporter.map_err(|error| PlanError::Exporter(error.to_string()))?,
             client,
             queue: self.queue,
@@ -195,25 +243,37 @@ impl Variables {
     }
 }
 
-fn origin(name: &'static str, value: String) -> Result<String, PlanError> {
-    let url = Url::parse(&value).ok();
+/// Where `value`, of the variable `name`, wants spans to be sent.
+fn endpoint_of(name: &'static str, value: &str) -> Result<Url, PlanError> {
+    let is_whole = name == ENDPOINTS[0];
+    let url = Url::parse(value).ok();
     let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    let Some(url) = url else {
-        return Err(if value.contains('@') {
-            PlanError::Credentials(name)
-        } else {
-            unexpected(
-                name,
-                value,
-                "an http or https URL, such as http://localhost:4318",
-            )
-        });
+    let has_credentials = match &url {
+        Some(url) => !url.username().is_empty() || url.password().is_some(),
+        None => value.contains('@'),
     };
-    if url.username().is_empty() && url.password().is_none() {
-        Ok(url.origin().ascii_serialization())
-    } else {
-        Err(PlanError::Credentials(name))
+    if has_credentials {
+        return Err(PlanError::Credentials(name));
     }
+    // A query can hold a key.
+    let shown = || match value.split_once(['?', '#']) {
+        None => value.to_owned(),
+        Some((before, _)) => format!("{before}(hidden)"),
+    };
+    let Some(mut url) = url else {
+        let expected = "an http or https URL, such as http://localhost:4318";
+        return Err(unexpected(name, shown(), expected));
+    };
+    if url.fragment().is_some() || !is_whole && url.query().is_some() {
+        let expected = "a URL without query and fragment; a query may be in \
+                        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        return Err(unexpected(name, shown(), expected));
+    }
+    if !is_whole {
+        let base = url.path().strip_suffix('/').unwrap_or(url.path());
+        url.set_path(&format!("{base}/v1/traces"));
+    }
+    Ok(url)
 }
 
 fn check_sampler(get: impl Fn(&'static str) -> Option<String>) -> Result<(), PlanError> {
@@ -233,6 +293,17 @@ fn check_sampler(get: impl Fn(&'static str) -> Option<String>) -> Result<(), Pla
         }
         _ => Ok(()),
     }
+}
+
+fn number<T: FromStr + PartialOrd + Display>(
+    name: &'static str,
+    value: String,
+    range: RangeInclusive<T>,
+    unit: &str,
+) -> Result<T, PlanError> {
+    let number = value.parse().ok().filter(|it| range.contains(it));
+    let (least, most) = range.into_inner();
+    number.ok_or_else(|| unexpected(name, value, format!("{least} to {most} {unit}")))
 }
 
 fn unexpected(name: &'static str, value: String, expected: impl Into<String>) -> PlanError {
@@ -282,7 +353,7 @@ mod tests {
             "https://traces.example/a/b?c=d",
         );
         let variables = read(&[ENDPOINT, own]).unwrap().unwrap();
-        assert_eq!(variables.origin, "https://traces.example");
+        assert_eq!(variables.endpoint.as_str(), own.1);
         assert_eq!(
             (variables.timeout, variables.queue),
             (Duration::from_secs(10), 2048)
@@ -290,6 +361,39 @@ mod tests {
         let timeout = ("OTEL_EXPORTER_OTLP_TIMEOUT", "250");
         let variables = read(&[ENDPOINT, timeout]).unwrap().unwrap();
         assert_eq!(variables.timeout, Duration::from_millis(250));
+        for base in ["http://collector:4318/a", "http://collector:4318/a/"] {
+            let variables = read(&[(ENDPOINT.0, base), (own.0, "")]).unwrap().unwrap();
+            let endpoint = variables.endpoint.as_str();
+            assert_eq!(endpoint, "http://collector:4318/a/v1/traces");
+        }
+    }
+
+    #[test]
+    fn headers_are_pairs_and_an_empty_variable_hides_no_other() {
+        let (common, own) = (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        );
+        let token = (common, "x-token = a%20b=, x=y,");
+        for variables in [&[ENDPOINT, token][..], &[ENDPOINT, token, (own, "")]] {
+            let headers = read(variables).unwrap().unwrap().headers;
+            assert_eq!(headers.len(), 2);
+            assert_eq!(
+                (headers["x-token"].as_str(), headers["x"].as_str()),
+                ("a%20b=", "y")
+            );
+        }
+        for wrong in [
+            "hunter2",
+            "a=b,hunter2",
+            "=hunter2",
+            "a b=hunter2",
+            "a=\u{1}",
+        ] {
+            let error = read(&[ENDPOINT, token, (own, wrong)]).unwrap_err();
+            assert!(error.starts_with(&format!("{own}: ")), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
@@ -300,9 +404,17 @@ mod tests {
             (ENDPOINT.0, "http://", "http://localhost:4318"),
             (ENDPOINT.0, "grpc://collector:4317", "http://localhost:4318"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "expected none"),
+            ("OTEL_TRACES_EXPORTER", "console", "otlp or none"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c", "name=value"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "milliseconds"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "spans"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "65537", "1 to 65536 spans"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0", "spans"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "many", "spans"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "0", "1 to 3600000 milliseconds"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5s", "milliseconds"),
             (
                 "OTEL_TRACES_SAMPLER",
                 "jaeger_remote",
@@ -326,14 +438,19 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoints_password_is_not_repeated() {
-        for value in [
-            "http://user:hunter2@collector",
-            "user:hunter2@collector:4318",
+    fn an_endpoints_password_and_query_are_not_repeated() {
+        let own = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        for (name, value) in [
+            (ENDPOINT.0, "http://user:hunter2@collector"),
+            (ENDPOINT.0, "user:hunter2@collector:4318"),
+            (ENDPOINT.0, "http://collector?key=hunter2"),
+            (ENDPOINT.0, "grpc://collector?key=hunter2"),
+            (ENDPOINT.0, "http://collector#hunter2"),
+            (own, "https://collector/v1/traces?key=a#hunter2"),
         ] {
-            let error = read(&[(ENDPOINT.0, value)]).unwrap_err();
+            let error = read(&[(name, value)]).unwrap_err();
             assert!(
-                !error.contains("hunter2") && error.contains(ENDPOINT.0),
+                !error.contains("hunter2") && error.starts_with(name),
                 "{error}"
             );
         }

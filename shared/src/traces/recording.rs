@@ -1,6 +1,9 @@
 //! The spans, recorded by the OpenTelemetry SDK.
 
-use std::{sync::OnceLock, time::SystemTime};
+use std::{
+    sync::OnceLock,
+    time::{Instant, SystemTime},
+};
 
 use opentelemetry::{
     Context, KeyValue,
@@ -27,12 +30,23 @@ pub(super) fn record_with(tracer: SdkTracer) {
 
 /// A moment at which a span may have begun.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment(SystemTime);
+pub struct Moment {
+    time: SystemTime,
+    instant: Instant,
+}
 
 impl Moment {
     /// Now.
     pub fn now() -> Self {
-        Self(SystemTime::now())
+        Self {
+            time: SystemTime::now(),
+            instant: Instant::now(),
+        }
+    }
+
+    /// Now, as a time that is never before this moment, even if the clock is set meanwhile.
+    fn time_now(&self) -> SystemTime {
+        self.time + self.instant.elapsed()
     }
 }
 
@@ -40,6 +54,7 @@ impl Moment {
 #[derive(Debug)]
 pub(super) struct Recording {
     span: Span,
+    began: Moment,
     is_over: bool,
 }
 
@@ -55,8 +70,10 @@ fn begin_with(
     parent: Option<Traceparent>,
     since: Option<Moment>,
 ) -> State {
-    let mut builder = SpanBuilder::from_name(stage.name()).with_kind(kind(stage));
-    builder.start_time = since.map(|Moment(time)| time);
+    let began = since.unwrap_or_else(Moment::now);
+    let builder = SpanBuilder::from_name(stage.name())
+        .with_kind(kind(stage))
+        .with_start_time(began.time);
     let context = match parent {
         Some(parent) => Context::new().with_remote_span_context(span_context(parent)),
         None => Context::new(),
@@ -65,6 +82,7 @@ fn begin_with(
     if span.span_context().is_sampled() {
         State::Recording(Box::new(Recording {
             span,
+            began,
             is_over: false,
         }))
     } else {
@@ -125,6 +143,23 @@ impl Drop for Recording {
         if !self.is_over {
             self.failed(CUT_OFF);
         }
-        self.span.end();
+        self.span.end_with_timestamp(self.began.time_now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant, SystemTime};
+
+    use super::Moment;
+
+    #[test]
+    fn a_span_ends_after_its_start_although_the_clock_was_set_back() {
+        // A start that the clock now has ahead of it.
+        let began = Moment {
+            time: SystemTime::now() + Duration::from_hours(1),
+            instant: Instant::now(),
+        };
+        assert!(began.time_now() >= began.time);
     }
 }

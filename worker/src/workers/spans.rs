@@ -90,18 +90,26 @@ pub(super) fn attempted(mut span: Span, result: &Result<StatusCode, AttemptError
     span.end();
 }
 
-/// The write of how a claim ends.
-pub(super) fn settling(trace: Option<Traceparent>, id: impl Display, how: &Settlement) -> Span {
-    let mut span = Span::start(Stage::Settle, trace);
+/// The write of how a claim ends. Of an invalid row, the trace is not known, and a trace of its own
+/// would be of no use to anybody.
+pub(super) fn settling(
+    trace: Option<Traceparent>,
+    id: impl Display,
+    how: &Settlement,
+) -> Option<Span> {
+    let mut span = Span::start(Stage::Settle, Some(trace?));
     span.text("storm.request.id", id);
     span.text("storm.settlement", name(how));
     if let Settlement::Finish { outcome, .. } = how {
         span.text("storm.outcome", outcome.as_str());
     }
-    span
+    Some(span)
 }
 
-pub(super) fn settled(mut span: Span, written: &Result<(), StoreError>) {
+pub(super) fn settled(span: Option<Span>, written: &Result<(), StoreError>) {
+    let Some(mut span) = span else {
+        return;
+    };
     if let Err(error) = written {
         span.failed(match error {
             StoreError::ClaimLost => "claim_lost",

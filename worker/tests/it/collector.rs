@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
 use storm_shared::server;
 use tokio::{net::TcpListener, sync::mpsc};
 
@@ -43,13 +43,14 @@ impl Span {
 impl Collector {
     /// Takes all.
     pub(crate) async fn new() -> Self {
-        Self::answering(|| std::future::ready(200)).await
+        Self::answering(|| std::future::ready((200, ""))).await
     }
 
-    /// Answers each export with the status that `answer` gives. Spans are recorded before.
+    /// Answers each export with the status and the body that `answer` gives. Spans are recorded
+    /// before.
     pub(crate) async fn answering<F>(answer: impl Fn() -> F + Clone + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = u16> + Send,
+        F: Future<Output = (u16, &'static str)> + Send,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -64,9 +65,9 @@ impl Collector {
                 for span in spans(&body) {
                     let _ = record.send(span).await; // the test may be over
                 }
-                let status = StatusCode::from_u16(answer().await).unwrap();
+                let (status, body) = answer().await;
                 let answer = Response::builder().status(status);
-                Ok::<_, Infallible>(answer.body(Empty::<Bytes>::new()).unwrap())
+                Ok::<_, Infallible>(answer.body(Full::<Bytes>::from(body)).unwrap())
             }
         });
         tokio::spawn(server::serve(

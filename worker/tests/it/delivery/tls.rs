@@ -25,7 +25,8 @@ use super::{
     scripted::{Receiver, read_request, wait_for_end, write},
 };
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+/// Without a body, which as that of a collector would have to be one of OTLP.
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 /// A receiver with a certificate for `receiver.test`, and a file with the CA that signed it.
 pub(crate) fn receiver() -> (Receiver, NamedTempFile) {

@@ -1,8 +1,12 @@
 //! A collector that hangs, refuses or fails costs spans, and nothing else.
 
-use std::future::pending;
+use std::{
+    future::{pending, ready},
+    time::Duration,
+};
 
 use storm_shared::models::Status;
+use tokio::time::timeout;
 
 use super::joined::{api, exporting, report, submit};
 use crate::{
@@ -30,6 +34,9 @@ async fn dropped(process: &WorkerProcess, name: &str) -> u64 {
 /// Each wait for the collector would be 10 minutes.
 const PATIENT: (&str, &str) = ("OTEL_EXPORTER_OTLP_TIMEOUT", "600000");
 
+/// Much longer than a flush, and much shorter than such a wait.
+const SOON: Duration = Duration::from_secs(30);
+
 #[tokio::test]
 async fn a_collector_that_hangs_delays_no_job_and_no_end_and_only_a_full_queue_drops_spans() {
     let mut collector = Collector::answering(pending).await;
@@ -53,16 +60,34 @@ async fn a_collector_that_hangs_delays_no_job_and_no_end_and_only_a_full_queue_d
         process.logs("the last spans were not exported").await;
     }
     for process in [api, worker] {
-        assert!(process.ended().await.success());
+        let ended = timeout(SOON, process.ended()).await;
+        assert!(ended.unwrap().success());
     }
 }
 
 #[tokio::test]
+async fn the_end_tells_of_the_spans_of_an_export_that_hangs() {
+    let mut collector = Collector::answering(pending).await;
+    let url = collector.url();
+    let receiver = Receiver::answering(|_, _| 200).await;
+    let table = Table::new().await;
+    let api = api(&table, &[exporting(&url), vec![PATIENT]].concat()).await;
+    submit(&api, "", "/async", &report(&receiver.url())).await;
+    // It is not in the queue any more.
+    collector.until(1, |_| true).await;
+    api.signal("TERM");
+    api.logs("the last spans were not exported").await;
+    assert!(api.ended().await.success());
+}
+
+#[tokio::test]
 async fn spans_that_a_collector_refuses_are_counted_and_told_of_once() {
-    let failing = Collector::answering(|| std::future::ready(500)).await;
+    let failing = Collector::answering(|| ready((500, ""))).await;
+    let page = Collector::answering(|| ready((200, "<html>welcome</html>"))).await;
     let absent = "http://127.0.0.1:1".to_owned();
     for (url, why) in [
         (failing.url(), "the collector answered 500"),
+        (page.url(), "the answer is no collector's"),
         (absent, "Connection refused"),
     ] {
         let table = Table::new().await;
@@ -81,8 +106,12 @@ async fn spans_that_a_collector_refuses_are_counted_and_told_of_once() {
         let log = worker.log();
         assert_eq!(log.matches("spans are dropped").count(), 1, "{log}");
         assert!(log.contains(why), "{log}");
-        for process in [api, worker] {
+        for process in [&api, &worker] {
             process.signal("TERM");
+        }
+        // The others were dropped within the minute in which the log is silent.
+        worker.logs("the last spans were not exported").await;
+        for process in [api, worker] {
             assert!(process.ended().await.success());
         }
     }

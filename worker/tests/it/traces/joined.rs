@@ -168,6 +168,30 @@ async fn a_job_without_a_traceparent_gets_a_trace_that_the_worker_and_the_handle
 }
 
 #[tokio::test]
+async fn a_job_whose_row_is_invalid_has_no_span_in_a_trace_of_its_own() {
+    let mut collector = Collector::new().await;
+    let url = collector.url();
+    let receiver = Receiver::answering(|_, _| 200).await;
+    let table = Table::new().await;
+    let invalid = table.accept(1, Some(receiver.url())).await;
+    let edit = format!("UPDATE requests SET callback_url = 'no URL' WHERE id = '{invalid}'");
+    table.database().await.change(1, &edit).await;
+    let sound = table.accept(1, Some(receiver.url())).await;
+    // These jobs were not accepted by an API that samples.
+    let always = ("OTEL_TRACES_SAMPLER", "always_on");
+    let worker = table.worker(&[exporting(&url), vec![always]].concat());
+    assert_eq!(table.ended(invalid).await.status, Status::Failed);
+    assert_eq!(table.ended(sound).await.status, Status::Completed);
+    worker.signal("TERM");
+    assert!(worker.ended().await.success());
+    let of =
+        |id: RequestId| move |span: &Span| span.attribute("storm.request.id") == id.to_string();
+    let spans = collector.so_far();
+    assert!(spans.iter().any(of(sound)), "{spans:#?}");
+    assert!(!spans.iter().any(of(invalid)), "{spans:#?}");
+}
+
+#[tokio::test]
 async fn nothing_is_exported_of_a_trace_that_the_caller_or_the_sampler_leaves_out() {
     let mut collector = Collector::new().await;
     let url = collector.url();
