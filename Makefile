@@ -14,12 +14,15 @@ help: ## list the commands
 
 # --- See it and measure it -----------------------------------------------------------------------
 
-.PHONY: demo show storm chaos bench run dev
+.PHONY: demo show pictures storm chaos bench run dev
 demo: ## compare sync and async: 10 seconds, after a first build of minutes (CALLBACK_PORT=8001)
 	@scripts/demo.sh
 
 show: ## storms in waves, to be looked at in a browser: it prints the address (RATES=20,40,80,40)
 	@RATES='$(RATES)' scripts/show.sh
+
+pictures: ## take the README's pictures from real runs
+	@scripts/pictures.sh
 
 storm: ## load runs at several rates, and a table (OPTIONS='--rates 50,100'; OPTIONS=--help)
 	@scripts/storm.sh $(OPTIONS)

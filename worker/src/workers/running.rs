@@ -10,7 +10,10 @@ use storm_shared::{
         store::{Store, StoreError},
     },
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -33,7 +36,11 @@ const GIVE_BACK_TRIES: usize = 3;
 /// How long all of that may take. A try may wait for a lock, or for a server that is gone without a
 /// word, and the process must exit before its supervisor kills it, which is 10 seconds after
 /// `DRAIN_TIMEOUT` by default.
-const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(6);
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long the loops may take beyond `DRAIN_TIMEOUT`, which can be 0: they acknowledge entries
+/// that were read.
+const LOOPS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running worker.
 pub struct Running {
@@ -196,10 +203,15 @@ impl Running {
     /// table. Called after `shutdown`.
     pub async fn finish(mut self) {
         // The loops first: what they still claim must be among the jobs that the drain waits for.
-        // One that waits for the database at the deadline has no more to do.
+        // One that waits for the database has no more to do.
         let ended = async { while self.loops.join_next().await.is_some() {} };
-        if self.drain.until_over(ended).await.is_none() {
-            self.loops.shutdown().await;
+        let are_late = async {
+            self.drain.over().await;
+            sleep(LOOPS_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = ended => {}
+            () = are_late => self.loops.shutdown().await,
         }
         // The heartbeat continues while jobs run, or another worker would reclaim them.
         let unfinished = self.drain.finish().await;

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Takes the README's pictures from real runs, into docs/pictures, each light and dark: the main plot
+# of the report of a sweep of storms, and the live page during one.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+read_arguments '' "$@"
+
+need_binaries api worker loadgen
+chromium=$("$ROOT/scripts/find-tool.sh" chromium)
+chromedriver=$("$ROOT/scripts/find-tool.sh" chromedriver)
+work=$(mktemp -d)
+show=
+trap '[[ -z $show ]] || kill -INT "$show"; rm -rf "$work"' EXIT
+
+#   picture report|live FILE|ADDRESS
+picture() {
+    PYTHONDONTWRITEBYTECODE=1 python3 "$ROOT/scripts/pictures.py" "${chromium##*$'\n'}" \
+        "${chromedriver##*$'\n'}" "$ROOT/docs/pictures" "$@"
+}
+
+"$ROOT/scripts/storm.sh" --rates 10,20,40,80,160,320 --duration 10s --records 20 \
+    --csv "$work/storm.csv"
+picture report "$work/storm.html"
+
+# Of its own, so that Ctrl-C reaches it as it does in a terminal.
+set -m
+"$ROOT/scripts/show.sh" >"$work/show" &
+show=$!
+set +m
+until grep -q '^look at' "$work/show"; do
+    kill -0 "$show" || die 'make show has ended'
+    sleep 0.1
+done
+picture live "$(sed -n 's/^look at *//p' "$work/show")"
+say "pictures  docs/pictures"
