@@ -24,7 +24,7 @@ use storm_shared::{
     services::store::{Pauses, Store, WorkerSeen},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch},
+    sync::{broadcast, watch},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -72,7 +72,6 @@ pub struct OverviewFeed {
 }
 
 struct Shared {
-    permits: Arc<Semaphore>,
     state: Mutex<State>,
     updates: broadcast::Sender<Arc<Update>>,
     /// A viewer has come. The sampler waits for it, and the lists of failures.
@@ -158,7 +157,6 @@ pub struct Viewer {
     pub history: Vec<Sample>,
     /// The tables then, unless the sampler has just begun.
     pub now: Option<Arc<Now>>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl OverviewFeed {
@@ -173,7 +171,6 @@ impl OverviewFeed {
     ) -> Self {
         let (updates, _) = broadcast::channel(BEHIND);
         let shared = Arc::new(Shared {
-            permits: Arc::new(Semaphore::new(VIEWERS)),
             state: Mutex::new(State {
                 history: VecDeque::with_capacity(HISTORY),
                 now: None,
@@ -213,10 +210,8 @@ impl OverviewFeed {
     /// A viewer who may see what is `whose`: a client's, or all.
     ///
     /// # Errors
-    /// [`VIEWERS`] watch already, or [`VIEWERS_OF_CLIENT`] as this client.
+    /// [`VIEWERS`] watch already, or as many clients as may, or [`VIEWERS_OF_CLIENT`] as this one.
     pub fn watch(&self, whose: Option<ClientName>) -> Result<Viewer, TooManyViewers> {
-        let permit = Arc::clone(&self.shared.permits).try_acquire_owned();
-        let permit = permit.map_err(|_| TooManyViewers)?;
         // Before the state, which can be newer but not older than what it allows.
         let access = self.shared.access.get();
         let mut state = self.shared.state();
@@ -232,7 +227,6 @@ impl OverviewFeed {
             updates: self.shared.updates.subscribe(),
             history: state.history.iter().cloned().collect(),
             now: state.now.clone(),
-            _permit: permit,
         };
         drop(state);
         self.shared.came.send_replace(());
@@ -257,13 +251,14 @@ impl ViewerAccess {
 impl State {
     /// Whether one more may watch as this client, or as an operator.
     fn has_place(&self, whose: &Whose) -> bool {
-        let clients = self.viewers.iter().filter(|(whose, _)| whose.is_some());
-        let of_client = self
-            .viewers
-            .get(whose)
-            .is_none_or(|it| *it < VIEWERS_OF_CLIENT);
-        let clients: usize = clients.map(|(_, viewers)| viewers).sum();
-        whose.is_none() || (of_client && clients < VIEWERS - FOR_OPERATORS)
+        let count = |is_counted: fn(&Whose) -> bool| -> usize {
+            let counted = self.viewers.iter().filter(|(whose, _)| is_counted(whose));
+            counted.map(|(_, viewers)| viewers).sum()
+        };
+        let own = self.viewers.get(whose).copied().unwrap_or(0);
+        let may_as_client =
+            || own < VIEWERS_OF_CLIENT && count(Option::is_some) < VIEWERS - FOR_OPERATORS;
+        count(|_| true) < VIEWERS && (whose.is_none() || may_as_client())
     }
 }
 

@@ -7,7 +7,7 @@ use storm_shared::{
     models::{RequestSummary, Status},
     services::store::{ListPage, Overview, RequestFilter, Scope, Store, StoreError},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Failures, Shared, Whose};
@@ -111,7 +111,7 @@ pub(super) async fn failures(shared: Arc<Shared>, store: Store) {
         let pause = FAILURES_PERIOD.max(begun.elapsed() * FAILURES_PAUSE_FACTOR);
         let until = begun + pause;
         // Who comes meanwhile gets a list, and the others wait.
-        while tokio::time::timeout_at(until, came.changed()).await.is_ok() {
+        while timeout_at(until, came.changed()).await.is_ok() {
             let missing = shared.without_failures();
             let lists = lists(&store, &missing).await;
             shared.add_failures(lists);

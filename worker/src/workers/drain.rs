@@ -58,11 +58,6 @@ impl Drain {
         self.shutdown.run_until_cancelled(event).await
     }
 
-    /// The result of `event`, or `None` if the deadline comes first.
-    pub(super) async fn until_over<T>(&self, event: impl Future<Output = T>) -> Option<T> {
-        self.deadline.run_until_cancelled(event).await
-    }
-
     /// Completes at the deadline, or when every job has ended before it.
     pub(super) async fn over(&self) {
         self.deadline.cancelled().await;
@@ -88,8 +83,9 @@ impl Drain {
         // A tracker that is not closed never completes `wait`.
         self.jobs.close();
         info!(jobs = self.jobs.len(), "draining");
+        let ended = self.deadline.run_until_cancelled(self.jobs.wait());
         let mut unfinished = 0;
-        if self.until_over(self.jobs.wait()).await.is_none() {
+        if ended.await.is_none() {
             unfinished = self.jobs.len();
             info!(
                 jobs = unfinished,

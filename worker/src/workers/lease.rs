@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -61,25 +61,17 @@ pub struct Lease {
     ended_long: AtomicU64,
     /// Wakes the quarantine, which claims the jobs of an expired worker.
     reclaimed: Notify,
-    reporter: OnceLock<Reporter>,
 }
 
-/// Makes the reports that go with heartbeats.
-struct Reporter {
-    report: Box<dyn Fn() -> WorkerReport + Send + Sync>,
-    /// When the last one was made.
-    last: Mutex<Option<Instant>>,
-}
-
-impl Reporter {
-    /// A report, if the last one is old enough. One that could not be written is made up for by the
-    /// next: its figures only grow.
-    fn due(&self) -> Option<WorkerReport> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+/// What `report` makes, if the last one is old enough. One that could not be written is made up for
+/// by the next: its figures only grow.
+fn now_and_then(report: impl Fn() -> WorkerReport) -> impl FnMut() -> Option<WorkerReport> {
+    let mut last: Option<Instant> = None;
+    move || {
         let is_due = last.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL);
         is_due.then(|| {
-            *last = Some(Instant::now());
-            (self.report)()
+            last = Some(Instant::now());
+            report()
         })
     }
 }
@@ -146,17 +138,7 @@ impl Lease {
             ended: AtomicU64::new(0),
             ended_long: AtomicU64::new(0),
             reclaimed: Notify::new(),
-            reporter: OnceLock::new(),
         })
-    }
-
-    /// Heartbeats bring what `report` makes, from now on.
-    pub(super) fn report_by(&self, report: impl Fn() -> WorkerReport + Send + Sync + 'static) {
-        // A process has one: a later call changes nothing.
-        let _ = self.reporter.set(Reporter {
-            report: Box::new(report),
-            last: Mutex::default(),
-        });
     }
 
     /// The current term.
@@ -219,16 +201,22 @@ impl Lease {
         self.in_force().await.owner == owner
     }
 
-    /// Registers, sends heartbeats until `stop`, and expires the leases of workers that send none.
-    /// A heartbeat under way at `stop` is given up: a database that hangs must not hold the end up.
-    pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+    /// Registers, sends heartbeats until `stop`, some of them with a `report`, and expires the
+    /// leases of workers that send none. A heartbeat under way at `stop` is given up: a database that
+    /// hangs must not hold the end up.
+    pub(super) async fn keep(
+        self: Arc<Self>,
+        report: impl Fn() -> WorkerReport,
+        stop: CancellationToken,
+    ) {
         let mut interval = tokio::time::interval((self.length / HEARTBEATS).min(LONGEST_INTERVAL));
         // After a stall, a burst of the missed heartbeats would renew nothing more than one does.
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Watch::new(self.length);
+        let mut report = now_and_then(report);
         let mut outage = Outage::default();
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            let heartbeat = Box::pin(self.heartbeat(&mut watch));
+            let heartbeat = Box::pin(self.heartbeat(&mut watch, &mut report));
             let heartbeat = stop.run_until_cancelled(heartbeat);
             let Some(heartbeat) = heartbeat.await else {
                 return;
@@ -251,7 +239,11 @@ impl Lease {
         self.store.deregister(self.term().owner).await
     }
 
-    async fn heartbeat(&self, watch: &mut Watch) -> Result<(), StoreError> {
+    async fn heartbeat(
+        &self,
+        watch: &mut Watch,
+        report: &mut impl FnMut() -> Option<WorkerReport>,
+    ) -> Result<(), StoreError> {
         if !self.state.borrow().registered {
             return self.register().await;
         }
@@ -263,7 +255,7 @@ impl Lease {
             jobs: self.ended.load(Ordering::Relaxed),
             long_jobs: self.ended_long.load(Ordering::Relaxed),
         };
-        let renewed = match self.reporter.get().and_then(Reporter::due) {
+        let renewed = match report() {
             Some(report) => self.store.renew_and_report(owner, ended, &report).await,
             None => self.store.renew(owner, ended).await,
         };
@@ -507,7 +499,7 @@ mod tests {
         let db = Connection::open(&path).unwrap();
         let mut watch = Watch::new(LEASE);
         for _ in 0..2 {
-            lease.heartbeat(&mut watch).await.unwrap();
+            lease.heartbeat(&mut watch, &mut || None).await.unwrap();
         }
         // It fails, and has been committed.
         db.execute_batch(
@@ -518,11 +510,11 @@ mod tests {
         for _ in 0..100 {
             attempt(Signal::Failure);
         }
-        lease.heartbeat(&mut watch).await.unwrap_err();
+        lease.heartbeat(&mut watch, &mut || None).await.unwrap_err();
         db.execute_batch("DROP TRIGGER fails; UPDATE workers SET breakers = '{\"own\":1}'")
             .unwrap();
         assert_eq!(attempt(Signal::Success), Some(false));
-        lease.heartbeat(&mut watch).await.unwrap();
+        lease.heartbeat(&mut watch, &mut || None).await.unwrap();
         let load = store.handlers_load().await.unwrap();
         assert_eq!(load[&name].breakers.state(1), Some("closed"));
     }

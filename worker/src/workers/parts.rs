@@ -1,6 +1,6 @@
 //! What the job pipeline shares with the loops that feed it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use storm_shared::{
     config::Settings, memory::MemoryBudget, models::WorkerReport, services::store::Store,
@@ -60,32 +60,25 @@ impl Parts {
                 in_hand.end();
             }
         });
-        let lease = Lease::new(
-            store.clone(),
-            worker.lease,
-            worker.max_claims,
-            in_hand.clone(),
-            handlers.clone(),
-            pauses.clone(),
-            metrics.clone(),
-        );
-        let origins = Origins::new(
-            callback.per_origin,
-            callback.park_max,
-            slots.clone(),
-            pauses.clone(),
-            metrics.clone(),
-        );
-        lease.report_by({
-            let (metrics, slots, origins) = (metrics.clone(), slots.clone(), origins.clone());
-            let begun = Instant::now();
-            move || report(&metrics, begun.elapsed(), &slots, &origins)
-        });
         Self {
             store: store.clone(),
-            lease,
+            lease: Lease::new(
+                store.clone(),
+                worker.lease,
+                worker.max_claims,
+                in_hand.clone(),
+                handlers.clone(),
+                pauses.clone(),
+                metrics.clone(),
+            ),
             in_hand,
-            origins,
+            origins: Origins::new(
+                callback.per_origin,
+                callback.park_max,
+                slots.clone(),
+                pauses.clone(),
+                metrics.clone(),
+            ),
             pauses,
             shares,
             handlers,
@@ -96,16 +89,21 @@ impl Parts {
             metrics: metrics.clone(),
         }
     }
-}
 
-/// What the worker says of itself.
-fn report(metrics: &Metrics, uptime: Duration, slots: &Slots, origins: &Origins) -> WorkerReport {
-    let [all, free] = [slots.all(), slots.free()].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
-    let mut report = WorkerReport {
-        slots: all,
-        slots_used: all.saturating_sub(free),
-        ..metrics.report(uptime)
-    };
-    report.set_receivers(origins.receivers());
-    report
+    /// Makes the worker's reports, which count from now.
+    pub(super) fn reporter(&self) -> impl Fn() -> WorkerReport + Send + use<> {
+        let (metrics, slots) = (self.metrics.clone(), self.slots.clone());
+        let (origins, begun) = (self.origins.clone(), Instant::now());
+        move || {
+            let [all, free] =
+                [slots.all(), slots.free()].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
+            let mut report = WorkerReport {
+                slots: all,
+                slots_used: all.saturating_sub(free),
+                ..metrics.report(begun.elapsed())
+            };
+            report.set_receivers(origins.receivers());
+            report
+        }
+    }
 }

@@ -76,13 +76,14 @@ impl Running {
             stop_heartbeat: CancellationToken::new(),
             watchdogs: Watchdogs::default(),
         };
-        running.start_heartbeat();
+        running.start_heartbeat(&parts);
         running.start_loops(parts, queue, transport, settings);
         running
     }
 
-    fn start_heartbeat(&mut self) {
-        let heartbeat = Arc::clone(&self.lease).keep(self.stop_heartbeat.clone());
+    fn start_heartbeat(&mut self, parts: &Parts) {
+        let stop = self.stop_heartbeat.clone();
+        let heartbeat = Arc::clone(&self.lease).keep(parts.reporter(), stop);
         self.heartbeat.spawn(heartbeat);
     }
 
