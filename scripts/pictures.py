@@ -10,10 +10,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "tests" / "support"))
 
-from report import DRAWN
+from looks import DRAWN, THEMES
 from webdriver import Browser
-
-THEMES = ("light", "dark")
 
 # A narrow column, as the README is one: text stays legible when it is scaled to that.
 REPORT_WIDTH = 920

@@ -4,19 +4,20 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=tests/support/browser.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/tests/support/browser.sh"
 read_arguments '' "$@"
 
+find_browser 'the pictures'
 need_binaries api worker loadgen
-chromium=$("$ROOT/scripts/find-tool.sh" chromium)
-chromedriver=$("$ROOT/scripts/find-tool.sh" chromedriver)
 work=$(mktemp -d)
 show=
 trap '[[ -z $show ]] || kill -INT "$show"; rm -rf "$work"' EXIT
 
 #   picture report|live FILE|ADDRESS
 picture() {
-    PYTHONDONTWRITEBYTECODE=1 python3 "$ROOT/scripts/pictures.py" "${chromium##*$'\n'}" \
-        "${chromedriver##*$'\n'}" "$ROOT/docs/pictures" "$@"
+    PYTHONDONTWRITEBYTECODE=1 "$python" "$ROOT/scripts/pictures.py" "$chromium" "$chromedriver" \
+        "$ROOT/docs/pictures" "$@"
 }
 
 "$ROOT/scripts/storm.sh" --rates 10,20,40,80,160,320 --duration 10s --records 20 \

@@ -5,24 +5,11 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=support/test.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
+# shellcheck source-path=SCRIPTDIR source=support/browser.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/browser.sh"
 read_arguments '' "$@"
 
-# The last line of find-tool.sh is the path, or why there is none.
-#   browser_tool TOOL
-browser_tool() {
-    local said
-    if said=$("$ROOT/scripts/find-tool.sh" "$1" 2>&1); then
-        printf '%s' "${said##*$'\n'}"
-    else
-        echo "skipped: the reports in a browser: ${said##*$'\n'}" >&2
-        return 1
-    fi
-}
-chromium=$(browser_tool chromium) || exit 0
-chromedriver=$(browser_tool chromedriver) || exit 0
-# python3 in PATH may be the shim of a version manager without an installed version.
-python=$(python3 -c 'import sys; print(sys.executable)' 2>/dev/null) ||
-    { echo 'skipped: the reports in a browser: python3 is not installed' && exit; }
+find_browser 'the reports in a browser' || exit 0
 
 make_work
 build_as_tests api worker loadgen

@@ -13,24 +13,11 @@ import pathlib
 import sys
 import urllib.request
 
-from webdriver import ENTER, TAB, Browser
-
-WIDTHS = (1280, 360)
-THEMES = ("light", "dark")
+from looks import THEMES, WIDTHS, cut_off, from_elsewhere, keyboard, too_wide
+from webdriver import ENTER, Browser
 
 # Whether the description is shown.
 SHOWN = "return document.querySelectorAll('article').length > 0;"
-
-# How far the page is wider than the screen, in pixels.
-OVERFLOW = "return document.documentElement.scrollWidth - innerWidth;"
-
-# Text that is cut off in its box: what is wider than the box and can't be scrolled.
-CUT = """
-    return [...document.querySelectorAll("h1,h2,h3,h4,p,li,button,dt,dd,summary,label,nav a")]
-        .filter((it) => it.scrollWidth > it.clientWidth + 1 && it.clientWidth > 0)
-        .filter((it) => getComputedStyle(it).display !== "inline")
-        .map((it) => it.textContent.trim().slice(0, 40));
-"""
 
 # The colours of texts that stand out too little from what is behind them (WCAG 2, AA).
 PALE = """
@@ -53,20 +40,6 @@ PALE = """
         return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05) < 4.5;
     });
     return [...new Set(pale.map((it) => `${it.tagName} ${it.textContent.slice(0, 20)}`))].slice(0, 5);
-"""
-
-FOCUSABLE = """
-    const all = [...document.querySelectorAll("a[href],button,summary,input,select,textarea,[tabindex='0']")];
-    return all.filter((it) => it.checkVisibility({ visibilityProperty: true })).length;
-"""
-WATCH_FOCUS = """
-    window.focused = new Set();
-    window.unmarked = [];
-    document.addEventListener("focusin", ({ target }) => {
-        window.focused.add(target);
-        const style = getComputedStyle(target);
-        if (style.outlineStyle === "none") window.unmarked.push(target.outerHTML.slice(0, 60));
-    });
 """
 
 # Inputs without a name for a screen reader.
@@ -145,40 +118,19 @@ def view(browser, base, theme, width, folder, name):
     browser.run("document.querySelector('#submitReport .answers').scrollIntoView()")
     browser.screenshot_of_screen(folder / f"{name}-answers.png")
     problems += [f"console: {entry}" for entry in browser.console()]
-    elsewhere = [url for url in browser.requests() if not url.startswith((base, "data:", "about:"))]
-    if elsewhere:
-        problems.append(f"it asked for {elsewhere}")
-    return problems
+    return problems + from_elsewhere(browser, (base, "data:", "about:"))
 
 
 def looks(browser):
-    problems = []
-    overflow = browser.run(OVERFLOW)
-    if overflow > 0:
-        problems.append(f"{overflow} pixels wider than the screen")
+    problems = too_wide(browser) + cut_off(browser)
     # What JavaScript writes of a value that is no text.
     for word in ("[object", "undefined", "NaN"):
         if word in browser.run("return document.body.innerText"):
             problems.append(f"it says {word}")
-    for script, what in ((CUT, "text is cut off"), (PALE, "pale text"), (UNNAMED, "without a label")):
+    for script, what in ((PALE, "pale text"), (UNNAMED, "without a label")):
         found = browser.run(script)
         if found:
             problems.append(f"{what}: {found}")
-    return problems
-
-
-def keyboard(browser):
-    """Every element for the keyboard is reached, and marked."""
-    problems = []
-    expected = browser.run(FOCUSABLE)
-    browser.run(WATCH_FOCUS)
-    browser.press(*[TAB] * expected)
-    reached = browser.run("return window.focused.size")
-    if reached < expected:
-        problems.append(f"the keyboard reaches {reached} of {expected} elements")
-    unmarked = browser.run("return window.unmarked")
-    if unmarked:
-        problems.append(f"the focus is not marked: {unmarked[:3]}")
     return problems
 
 

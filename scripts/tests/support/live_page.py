@@ -23,11 +23,9 @@ import threading
 import time
 import urllib.request
 
-from report import BLANK, OVERFLOW, SHIFTS, WATCH_SHIFTS
-from webdriver import PATIENCE, TAB, Browser
+from looks import BLANK, SHIFTS, THEMES, WATCH_SHIFTS, WIDTHS, keyboard, too_wide
+from webdriver import PATIENCE, Browser
 
-WIDTHS = (1280, 360)
-THEMES = ("light", "dark")
 HOSTILE = '<img src=x onerror="document.title=1"> <script>document.title=2</script> \u202e"\'&amp;'
 
 # As it is shown in JSON, and what turns text around is visible.
@@ -66,10 +64,6 @@ SEND_TOKEN = """
 """
 ASKED = "return !document.getElementById('ask-token').hidden"
 HIDDEN = "return document.getElementById(arguments[0]).hidden"
-FOCUSABLE = """
-    return [...document.querySelectorAll("button, input, a, [tabindex='0']")].filter((it) =>
-        it.checkVisibility() && !it.disabled && !it.closest("dialog:not([open])")).length;
-"""
 # A tab that has been hidden for long: its timer does not wait.
 HIDE = """
     Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
@@ -149,17 +143,6 @@ LEFT = """
         "handlers", "workers", "whose", "notice"];
     return places.filter((id) => document.getElementById(id).textContent !== "");
 """
-WATCH_FOCUS = """
-    window.focused = new Set();
-    window.unmarked = [];
-    document.addEventListener("focusin", ({ target }) => {
-        window.focused.add(target);
-        const style = getComputedStyle(target);
-        if (style.outlineStyle === "none") window.unmarked.push(target.outerHTML.slice(0, 80));
-    });
-    document.body.tabIndex = -1;
-    document.body.focus();
-"""
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -231,19 +214,9 @@ class Test:
                     self.browser.until(DRAWN)
                 (shifted,) = self.browser.until(SHIFTS)
                 self.check(shifted <= 0.01, f"{view}: the layout moved by {shifted}")
-                overflow = self.browser.run(OVERFLOW)
-                self.check(overflow <= 0, f"{view}: {overflow} pixels wider than the screen")
+                self.problems += [f"{view}: {it}" for it in too_wide(self.browser)]
                 self.picture(view)
                 self.console()
-
-    def keyboard(self):
-        """Every element for the keyboard is reached, and its focus is seen."""
-        self.browser.run(WATCH_FOCUS)
-        self.browser.press(*[TAB] * (self.browser.run(FOCUSABLE) + 2))
-        reached, expected = self.browser.run("return window.focused.size"), self.browser.run(FOCUSABLE)
-        self.check(reached >= expected, f"the keyboard reaches {reached} of {expected} elements")
-        unmarked = self.browser.run("return window.unmarked")
-        self.check(not unmarked, f"the focus is not marked: {unmarked[:3]}")
 
 
 def storm(test):
@@ -265,7 +238,7 @@ def storm(test):
     try:
         actions(test)
         test.views("storm", plots=True)
-        test.keyboard()
+        test.problems += keyboard(browser)
         test.check(all(it.poll() is None for it in storms), "a storm has ended by itself")
     finally:
         for it in storms:

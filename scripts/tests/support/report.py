@@ -8,83 +8,12 @@ Prints a line for each view. Exits with 1 if something is wrong.
 import pathlib
 import sys
 
-from webdriver import ARROW_RIGHT, ENTER, TAB, Browser
+from looks import BLANK, DRAWN, SHIFTS, THEMES, WATCH_SHIFTS, WIDTHS
+from looks import cut_off, from_elsewhere, keyboard, too_wide
+from webdriver import ARROW_RIGHT, ENTER, Browser
 
-WIDTHS = (1280, 360)
-THEMES = ("light", "dark")
-
-# Whether every plot that is not in a folded section is drawn.
-DRAWN = """
-    if (document.readyState !== "complete") return false;
-    const places = [...document.querySelectorAll("[data-plot]")].filter((it) => it.clientWidth > 0);
-    return places.every((it) => it.querySelector("canvas"));
-"""
-
-# The numbers of plots in which the script has drawn less than axes and lines.
-BLANK = """
-    return [...document.querySelectorAll("[data-plot]")].filter((place) => {
-        const canvas = place.querySelector("canvas");
-        if (place.clientWidth === 0) return false;
-        if (canvas === null || canvas.width === 0) return true;
-        // A copy, because the console warns of reading the canvas itself twice.
-        const copy = new OffscreenCanvas(canvas.width, canvas.height);
-        const context = copy.getContext("2d", { willReadFrequently: true });
-        context.drawImage(canvas, 0, 0);
-        const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
-        const colors = new Map();
-        for (let at = 0; at < data.length; at += 4) {
-            if (data[at + 3] < 200) continue;
-            const color = data.slice(at, at + 3).join();
-            colors.set(color, (colors.get(color) ?? 0) + 1);
-        }
-        const style = getComputedStyle(document.documentElement);
-        const inks = ["sync", "async", "callback", "bad", "neutral"].map((name) => {
-            const hex = style.getPropertyValue("--" + name).trim().slice(1);
-            return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)).join();
-        });
-        return !inks.some((ink) => (colors.get(ink) ?? 0) >= 8);
-    }).map((place) => place.dataset.plot);
-"""
-
-# How far the page is wider than the screen, in pixels.
-OVERFLOW = "return document.documentElement.scrollWidth - innerWidth;"
-
-# How much of the page moved after it was first drawn: 0 is nothing.
-WATCH_SHIFTS = """
-    window.shifted = { frames: 0, sum: 0 };
-    const observer = new PerformanceObserver((list) => {
-        for (const { value } of list.getEntries()) window.shifted.sum += value;
-    });
-    observer.observe({ type: "layout-shift", buffered: true });
-    const frame = () => { window.shifted.frames += 1; requestAnimationFrame(frame); };
-    frame();
-"""
-# After some frames, of which the observer has been told.
-SHIFTS = "return window.shifted.frames > 5 && [window.shifted.sum];"
-
-# Text that is cut off in its box: what is wider than the box and can't be scrolled.
-CUT = """
-    return [...document.querySelectorAll("h1,h2,h3,p,li,button,dt,dd,summary")]
-        .filter((it) => it.scrollWidth > it.clientWidth + 1 && it.clientWidth > 0)
-        .filter((it) => getComputedStyle(it).display !== "inline")
-        .map((it) => it.textContent.trim().slice(0, 40));
-"""
-
-FOCUSABLE = """
-    const all = [...document.querySelectorAll("a[href],button,summary,[tabindex='0']")];
-    return all.filter((it) => it.checkVisibility({ visibilityProperty: true })).length;
-"""
 # What the plot with the cursor says of it.
 READOUT = "return document.querySelector('.plot-area:has(.legend) .axis.x span').textContent;"
-WATCH_FOCUS = """
-    window.focused = new Set();
-    window.unmarked = [];
-    document.addEventListener("focusin", ({ target }) => {
-        window.focused.add(target);
-        const style = getComputedStyle(target);
-        if (style.outlineStyle === "none") window.unmarked.push(target.outerHTML.slice(0, 60));
-    });
-"""
 
 
 def main(chromium, chromedriver, screenshots, reports):
@@ -124,33 +53,16 @@ def view(browser, report, theme, width, png):
     blank = browser.run(BLANK)
     if blank:
         problems.append(f"blank plots: {blank}")
-    overflow = browser.run(OVERFLOW)
-    if overflow > 0:
-        problems.append(f"{overflow} pixels wider than the screen")
-    cut = browser.run(CUT)
-    if cut:
-        problems.append(f"text is cut off: {cut}")
+    problems += too_wide(browser) + cut_off(browser)
     browser.screenshot(png)
-    problems += keyboard(browser)
+    problems += keyboard(browser) + keys(browser)
     problems += [f"console: {entry}" for entry in browser.console()]
-    elsewhere = [url for url in browser.requests() if not url.startswith(("file:", "data:"))]
-    if elsewhere:
-        problems.append(f"it asked for {elsewhere}")
-    return problems
+    return problems + from_elsewhere(browser, ("file:", "data:"))
 
 
-def keyboard(browser):
-    """Every element for the keyboard is reached, marked, and does what it is for."""
+def keys(browser):
+    """The keys do what they are for."""
     problems = []
-    expected = browser.run(FOCUSABLE)
-    browser.run(WATCH_FOCUS)
-    browser.press(*[TAB] * expected)
-    reached = browser.run("return window.focused.size")
-    if reached < expected:
-        problems.append(f"the keyboard reaches {reached} of {expected} elements")
-    unmarked = browser.run("return window.unmarked")
-    if unmarked:
-        problems.append(f"the focus is not marked: {unmarked[:3]}")
     if browser.run("return document.querySelector('.legend') === null"):
         return problems
     browser.run("document.querySelector('.plot-area:has(.legend) .plot').focus()")
