@@ -1,12 +1,13 @@
 //! The live page: at `/`, and what it loads below `/ui`.
 
-use storm_shared::uplot;
+use storm_shared::{palette, uplot};
 
 use super::File;
 
 /// The files of the live page.
-pub(super) static FILES: [File; 12] = [
+pub(super) static FILES: [File; 13] = [
     File::page("/", include_str!("../../assets/ui/page.html")),
+    File::style("/ui/palette.css", palette::STYLE),
     File::style("/ui/page.css", include_str!("../../assets/ui/page.css")),
     File::script("/ui/page.mjs", include_str!("../../assets/ui/page.mjs")),
     File::script("/ui/dom.mjs", include_str!("../../assets/ui/dom.mjs")),

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use storm_shared::uplot;
+use storm_shared::{palette, uplot};
 
 use super::{
     BEGINNING,
@@ -31,7 +31,7 @@ enum Data<'a> {
 
 /// The whole document.
 pub(super) fn document(page: &Page) -> String {
-    let style = format!("{}\n{STYLE}", uplot::STYLE);
+    let style = [uplot::STYLE, palette::STYLE, STYLE].join("\n");
     let mut body = String::new();
     let mut data = Vec::new();
     // Writing to a String never fails, here and below.
