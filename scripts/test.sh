@@ -85,6 +85,6 @@ wait "$tests"
 
 # Which of the described answers they have seen, all together.
 if [[ -n ${ANSWERS_SEEN:-} ]]; then
-    cargo test --quiet --locked --manifest-path "$manifest" --features postgres --test it -- \
+    cargo test --quiet --locked --manifest-path "$manifest" "${features[@]}" --test it -- \
         --ignored --exact --nocapture contract::seen::every_described_answer_was_seen_or_has_a_reason
 fi
