@@ -12,7 +12,7 @@ find_browser 'the pictures'
 need_binaries api worker loadgen
 work=$(mktemp -d)
 show=
-trap '[[ -z $show ]] || kill -INT "$show"; rm -rf "$work"' EXIT
+trap '[[ -z $show ]] || kill -INT -- "-$show"; rm -rf "$work"' EXIT
 
 #   picture report|live FILE|ADDRESS
 picture() {
@@ -24,9 +24,9 @@ picture() {
     --csv "$work/storm.csv"
 picture report "$work/storm.html"
 
-# Of its own, so that Ctrl-C reaches it as it does in a terminal.
+# A process group of its own, which Ctrl-C ends as it does in a terminal: see tests/show.sh.
 set -m
-"$ROOT/scripts/show.sh" >"$work/show" &
+env --default-signal=INT "$ROOT/scripts/show.sh" >"$work/show" &
 show=$!
 set +m
 until grep -q '^look at' "$work/show"; do
