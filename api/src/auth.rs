@@ -106,7 +106,8 @@ pub struct Scraper;
 /// instead. They are not limited. A token of the other list is valid, and not allowed: `403`.
 ///
 /// `/healthz`, `/livez`, `/readyz` and the [files of pages](crate::assets) are exempt from the last
-/// three. `/metrics` is exempt from rate limiting, and takes `METRICS_TOKEN` instead if that is set.
+/// three. `/metrics` is exempt from rate limiting, and takes `METRICS_TOKEN` instead if that is
+/// set.
 #[derive(Clone)]
 pub struct AuthLayer {
     shared: Arc<Shared>,

@@ -202,8 +202,8 @@ impl Lease {
     }
 
     /// Registers, sends heartbeats until `stop`, some of them with a `report`, and expires the
-    /// leases of workers that send none. A heartbeat under way at `stop` is given up: a database that
-    /// hangs must not hold the end up.
+    /// leases of workers that send none. A heartbeat under way at `stop` is given up: a database
+    /// that hangs must not hold the end up.
     pub(super) async fn keep(
         self: Arc<Self>,
         report: impl Fn() -> WorkerReport,
