@@ -6,6 +6,7 @@
 #   ONLY=retention   measure the deletion of old requests only, for some three minutes
 #   ONLY=refusals    measure the refusals past MAX_BACKLOG only
 #   ONLY=handlers    measure 10,000 jobs of a slow handler only
+#   ONLY=watched     measure the cost of a viewer of the live page only
 #   ONLY=postgres    measure PostgreSQL beside SQLite only, and a promotion
 #   ONLY=churn       measure PostgreSQL while CHURN jobs come and go, and beside a transaction that
 #                    stays open for HELD seconds. Takes an hour, so no other run includes it
@@ -23,6 +24,7 @@ FINISHED=3000000 # rows below those that `on_a_table` accepts
 TURNS=5 # runs of each set of binaries with AGAINST
 RETENTION_TURNS=3
 REFUSAL_TURNS=3
+WATCHED_TURNS=5
 LEFT_SECONDS=5  # RETENTION, the pause between two sweeps, and as much again for a busy machine
 HOURS=24        # rounds of the compressed day
 HOUR_SECONDS=4  # how long each one accepts jobs
@@ -30,8 +32,8 @@ RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
 # It empties its Redis on purpose.
 [[ -z ${REDIS_URL:-} ]] || die "REDIS_URL is set: unset it, because this script starts a Redis of its own"
-[[ ${ONLY:-} =~ ^(retention|refusals|handlers|postgres|churn|)$ ]] ||
-    die "ONLY=$ONLY: expected retention, refusals, handlers, postgres or churn"
+[[ ${ONLY:-} =~ ^(retention|refusals|handlers|watched|postgres|churn|)$ ]] ||
+    die "ONLY=$ONLY: expected retention, refusals, handlers, watched, postgres or churn"
 [[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || wrong "SECONDS: expected 1 to 99, not $SECONDS_EACH"
 
 # --- Measuring -----------------------------------------------------------------------------------
@@ -249,18 +251,63 @@ SQL
 delivered() (
     stack_start api worker
     start_receiver
+    [[ -z ${WATCHED:-} ]] || watch
     local figures jobs
     figures=$(deliver)
     read -r _ _ jobs _ <<<"$figures"
     figures+=" $(cpu_of api "$jobs") $(cpu_of worker "$jobs") $(cpu_of redis "$jobs")"
     [[ -z ${POSTGRES_DIR:-} ]] || figures+=" $(cpu_of_postgres "$jobs")"
     echo "$figures"
+    [[ -z ${WATCHED:-} ]] || stop viewer
     stop receiver
 )
+
+# Reads what the live page shows, as a browser does, into $RESULTS/overview.
+watch() {
+    : >"$RESULTS/overview"
+    spawn curl --silent --no-buffer "$STORM_API/overview" >"$RESULTS/overview"
+    PID[viewer]=$!
+    until grep -q '^event: ' "$RESULTS/overview"; do
+        services_alive && sleep 0.05 || die 'the live page sends nothing'
+    done
+}
 
 # Prints the CPU microseconds that a process has used, for each of JOBS.
 #   cpu_of NAME JOBS
 cpu_of() { calculate "$(cpu_seconds "${PID[$1]}") / $2 * 1000000" %.1f; }
+
+# Delivers without and with a viewer of the live page. The two alternate. Writes lines of KIND and
+# what `delivered` prints, and of how many samples the viewer got.
+with_and_without_viewer() {
+    local turn figures
+    : >"$RESULTS/watched"
+    for ((turn = 1; turn <= WATCHED_TURNS; turn++)); do
+        figures=$(delivered)
+        echo "alone $figures" >>"$RESULTS/watched"
+        figures=$(WATCHED=yes delivered)
+        echo "watched $figures $(grep -c '^event: sample' "$RESULTS/overview")" >>"$RESULTS/watched"
+    done
+}
+
+#   watched_median KIND COLUMN
+watched_median() { median_of_kind "$RESULTS/watched" "$WATCHED_TURNS" "$@"; }
+
+#   watched_line WHAT COLUMN UNIT TARGET
+watched_line() {
+    local alone watched
+    alone=$(watched_median alone "$2") watched=$(watched_median watched "$2")
+    line "$1" "$alone$3"
+    line 'the same, beside a viewer of the live page' "$watched$3" \
+        "$(calculate "$watched / $alone") of that" "$4"
+}
+
+watched_table() {
+    watched_line 'accepted while the worker delivers at full speed (full)' 2 /s 0.99
+    watched_line 'delivered, from accept to settled (full)' 3 /s 0.99
+    watched_line 'CPU time of the API, a delivered job' 6 ' µs' 1.01
+    watched_line 'CPU time of the worker, a delivered job' 7 ' µs' 1.01
+    line 'samples that the viewer got, a run' "$(watched_median watched 9)"
+}
 
 # Starts a receiver at http://127.0.0.1:$PORT/webhook.
 start_receiver() {
@@ -685,6 +732,12 @@ main() {
             heading
             handlers_table "${short[@]}"
             handlers_table "${long[@]}"
+            return
+            ;;
+        watched)
+            with_and_without_viewer
+            heading
+            watched_table
             return
             ;;
         postgres)

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     server,
     services::{
-        health::{CONNECTIONS, NONE, OK, PAUSED, PAUSED_ORIGINS},
+        health::{CONNECTIONS, NONE, OK, OWNER, PAUSED, PAUSED_ORIGINS},
         problem::TYPE_PREFIX,
     },
 };
@@ -100,7 +100,14 @@ async fn get(addr: SocketAddr) -> Result<Map<String, Value>, Unhealthy> {
 }
 
 /// What does not decide whether a service is healthy.
-const NO_CHECKS: [&str; 5] = ["status", "redis", CONNECTIONS, PAUSED, PAUSED_ORIGINS];
+const NO_CHECKS: [&str; 6] = [
+    "status",
+    "redis",
+    OWNER,
+    CONNECTIONS,
+    PAUSED,
+    PAUSED_ORIGINS,
+];
 
 /// Every check except that of Redis must have passed.
 fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
@@ -117,7 +124,7 @@ fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
     let failing: Vec<_> = health
         .iter()
         // `status` sums up all checks, with that of Redis. Jobs run without Redis, and a restart
-        // would not repair it. A pause is no fault, and the pool is no check.
+        // would not repair it. A pause is no fault; the pool and the owner are no checks.
         .filter(|(name, _)| !NO_CHECKS.contains(&name.as_str()))
         .filter(|(_, result)| **result != OK && **result != NONE)
         .map(|(name, result)| format!("{name}: {result}"))
@@ -164,7 +171,8 @@ mod tests {
             ),
             (
                 json!({"status": "ok", "database": "ok", "redis": "ok", "paused": true,
-                       "paused_origins": 2, "database_connections": {"open": 1}}),
+                       "paused_origins": 2, "database_connections": {"open": 1},
+                       "owner": "63670df4-1130-440f-a751-7aa0ac64850b"}),
                 "healthy",
             ),
             (

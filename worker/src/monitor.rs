@@ -198,6 +198,7 @@ impl Monitor {
         let health = health.showing(&started.vitals.lease.pauses());
         let health = health.with("claims", started.vitals.claims());
         let health = health.with("heartbeat", started.vitals.heartbeat());
+        let health = health.of_owner(started.vitals.lease.term().owner);
         answer(health.is_ok(), &health)
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -18,8 +19,10 @@ use super::process::{Process, ProcessSpec};
 /// How long a service may take to start on a machine under load.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often readiness is polled, and the timeout of one poll.
+/// How often readiness is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// The paths that a service needs.
@@ -105,6 +108,13 @@ impl Service {
         Ok(())
     }
 
+    /// What it says of its health; `None` without an answer in time.
+    pub(super) async fn health(&self) -> Option<Value> {
+        let answer = ask(self.addr, "/healthz").await?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        serde_json::from_str(body).ok()
+    }
+
     /// The running process.
     pub(super) fn process(&mut self) -> Result<&mut Process> {
         let name = &self.name;
@@ -140,7 +150,7 @@ impl Service {
             if let Some(died) = self.unexpected_exit()? {
                 bail!(died);
             }
-            if let Ok(true) = timeout(ANSWER, is_http(self.addr)).await {
+            if ask(self.addr, "/").await.is_some() {
                 return Ok(());
             }
             ensure!(
@@ -164,17 +174,19 @@ fn not_running(name: &str) -> String {
     format!("{name} is not running")
 }
 
-async fn is_http(addr: SocketAddr) -> bool {
+/// Asks for `path`, and returns the whole answer; `None` if there is none in time, or it is not
+/// HTTP.
+async fn ask(addr: SocketAddr, path: &str) -> Option<String> {
     // `connection: close` makes the server end the stream, for which `read_to_end` waits.
-    const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let question = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let answer = async {
         let mut stream = TcpStream::connect(addr).await?;
-        stream.write_all(QUESTION).await?;
+        stream.write_all(question.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         std::io::Result::Ok(answer)
     };
-    answer
-        .await
-        .is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 "))
+    let answer = timeout(ANSWER, answer).await.ok()?.ok()?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    answer.starts_with("HTTP/1.1 ").then_some(answer)
 }

@@ -1,6 +1,7 @@
 //! The stack of a run: the APIs, the workers, a Redis with a standby behind a proxy, the database.
 
 use std::{
+    collections::HashMap,
     env,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
@@ -246,13 +247,14 @@ impl Stack {
 
     /// Waits until each worker has sent two heartbeats: the first may have begun before.
     pub(super) async fn until_heartbeats(&self) -> Result<()> {
-        let (before, start) = (self.audit.heartbeats().await?, Instant::now());
+        // The count of each owner when it was seen first: one that loses its lease meanwhile begins
+        // anew, under another id.
+        let (mut first, start) = (HashMap::new(), Instant::now());
         loop {
             let now = self.audit.heartbeats().await?;
-            let beats = |(owner, beat): (&String, &i64)| {
-                before.get(owner).is_some_and(|before| *beat >= before + 2)
-            };
-            if now.iter().filter(|it| beats(*it)).count() >= self.workers.len() {
+            let beats =
+                |(owner, beat): (String, i64)| beat >= *first.entry(owner).or_insert(beat) + 2;
+            if now.into_iter().map(beats).filter(|beats| *beats).count() >= self.workers.len() {
                 return Ok(());
             }
             ensure!(

@@ -15,12 +15,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// One worker. Each of its processes has its own owner id.
+/// One worker. Each of its processes has its own owner id, and a new one each time that it has lost
+/// its lease.
 #[derive(Debug)]
-pub(super) struct Worker {
-    service: Service,
-    owner: Option<String>,
-}
+pub(super) struct Worker(Service);
 
 impl Worker {
     /// A worker that is not running yet.
@@ -33,17 +31,13 @@ impl Worker {
         let mut settings = settings.to_vec();
         settings.push(("WORKER_ADDR", addr.to_string()));
         let name = format!("worker-{number}");
-        Self {
-            service: Service::new(&name, "storm-worker", addr, place, settings),
-            owner: None,
-        }
+        Self(Service::new(&name, "storm-worker", addr, place, settings))
     }
 
     /// Starts it and waits for an HTTP response and a heartbeat.
     pub(super) async fn start(&mut self, audit: &Audit) -> Result<()> {
         let before = audit.heartbeats().await?;
-        self.owner = None;
-        self.service.start().await?;
+        self.0.start().await?;
         self.wait_for_heartbeat(audit, &before).await
     }
 
@@ -51,30 +45,22 @@ impl Worker {
     /// lease had expired.
     pub(super) async fn thaw(&mut self, audit: &Audit) -> Result<()> {
         let before = audit.heartbeats().await?;
-        self.service.process()?.thaw()?;
+        self.0.process()?.thaw()?;
         self.wait_for_heartbeat(audit, &before).await
     }
 
-    /// Waits for its heartbeat and learns its owner id: an id that was not there `before` is this
-    /// worker's, because only one worker starts at a time.
-    async fn wait_for_heartbeat(
-        &mut self,
-        audit: &Audit,
-        before: &HashMap<String, i64>,
-    ) -> Result<()> {
+    /// Waits for a heartbeat that was not there `before`. It is asked for its owner id each time: the
+    /// id before can have lost its lease, to this fault or to an earlier one.
+    async fn wait_for_heartbeat(&self, audit: &Audit, before: &HashMap<String, i64>) -> Result<()> {
         let start = Instant::now();
         loop {
+            let owner = self.owner().await;
             let now = audit.heartbeats().await?;
             // `None` is less than any `Some`, so a row that was deleted is no heartbeat.
-            let beat = |owner: &String| now.get(owner) > before.get(owner);
-            if self.owner.as_ref().is_some_and(beat) {
+            if owner.is_some_and(|owner| now.get(&owner) > before.get(&owner)) {
                 return Ok(());
             }
-            if let Some(new) = now.into_keys().find(|owner| !before.contains_key(owner)) {
-                self.owner = Some(new);
-                return Ok(());
-            }
-            let name = self.service.name();
+            let name = self.0.name();
             ensure!(
                 start.elapsed() < TIMEOUT,
                 "{name} is running, but has no heartbeat"
@@ -83,12 +69,13 @@ impl Worker {
         }
     }
 
-    /// The owner id of the current process; none before its first heartbeat.
-    pub(super) fn owner(&self) -> Option<&str> {
-        self.owner.as_deref()
+    /// The id under which it claims now, which it shows with its health; `None` without an answer.
+    pub(super) async fn owner(&self) -> Option<String> {
+        let health = self.0.health().await?;
+        Some(health.get("owner")?.as_str()?.to_owned())
     }
 
     pub(super) fn service(&mut self) -> &mut Service {
-        &mut self.service
+        &mut self.0
     }
 }

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::{
     queue::{Queue, RedisTrouble},
-    store::{Connections, Pauses, Store, StoreError, Trouble},
+    store::{Connections, OwnerId, Pauses, Store, StoreError, Trouble},
 };
 
 /// The two results that count as healthy.
@@ -21,6 +21,9 @@ pub(crate) const PAUSED_ORIGINS: &str = "paused_origins";
 
 /// What `/healthz` shows of a database on a server, which is no check either.
 pub(crate) const CONNECTIONS: &str = "database_connections";
+
+/// What the `/healthz` of a worker shows: the id under which it claims, which is no check.
+pub(crate) const OWNER: &str = "owner";
 
 /// The status of a service of which a check fails.
 pub(super) const UNAVAILABLE: &str = "unavailable";
@@ -58,6 +61,8 @@ pub struct Health {
     paused_origins: usize,
     /// The pool of connections to the database's server, if it has one.
     connections: Option<Connections>,
+    /// The id under which a worker claims now.
+    owner: Option<OwnerId>,
 }
 
 /// The result of a check.
@@ -81,6 +86,7 @@ impl Health {
             paused: false,
             paused_origins: 0,
             connections: store.connections(),
+            owner: None,
         }
     }
 
@@ -92,6 +98,7 @@ impl Health {
             paused: false,
             paused_origins: 0,
             connections: None,
+            owner: None,
         }
     }
 
@@ -108,6 +115,12 @@ impl Health {
         self
     }
 
+    /// Shows the id under which a worker claims.
+    pub fn of_owner(mut self, owner: OwnerId) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
     /// Whether all checks are healthy: 200 or 503.
     pub fn is_ok(&self) -> bool {
         !self.checks.iter().any(|(_, result)| result.is_failing())
@@ -118,6 +131,9 @@ impl Serialize for Health {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let status = if self.is_ok() { OK } else { UNAVAILABLE };
         let mut map = serialize_checks(status, &self.checks, serializer)?;
+        if let Some(owner) = self.owner {
+            map.serialize_entry(OWNER, &owner.to_string())?;
+        }
         if let Some(connections) = &self.connections {
             map.serialize_entry(CONNECTIONS, connections)?;
         }

@@ -58,3 +58,30 @@ async fn a_worker_reports_what_it_has_ended_and_whom_it_calls_now() {
         .await;
     stack.stop().await;
 }
+
+/// The id under which the only worker is listed, once it is not `former`.
+async fn listed_after(stack: &Stack, former: &str) -> String {
+    loop {
+        let workers = stack.store.overview().await.unwrap().workers;
+        if let Some(worker) = workers.into_iter().find(|worker| worker.owner != former) {
+            return worker.owner;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_health_of_a_worker_names_its_row_also_after_it_has_lost_its_lease() {
+    let stack = Stack::without_redis(&[]).await;
+    let first = listed_after(&stack, "").await;
+    let shown = |owner: &str| format!(r#""owner":"{owner}""#);
+    let health = stack.get("/healthz").await;
+    assert!(health.contains(&shown(&first)), "{first}: {health}");
+
+    let delete = format!("DELETE FROM workers WHERE owner = '{first}'");
+    stack.database().await.change(1, &delete).await;
+    let second = listed_after(&stack, &first).await;
+    let health = stack.get("/healthz").await;
+    assert!(health.contains(&shown(&second)), "{second}: {health}");
+    stack.stop().await;
+}

@@ -105,7 +105,7 @@ impl FaultInjector<'_> {
     async fn kill_worker(&mut self, index: usize, pause: Duration) -> Result<String> {
         let worker = &mut self.stack.workers[index];
         // Timed before the kill, so that the recovery time is never underestimated.
-        let stopped = stopped_now(index, worker);
+        let stopped = stopped_now(index, worker).await;
         worker.service().kill();
         self.injected.killed.extend(stopped);
         sleep(pause).await;
@@ -120,7 +120,7 @@ impl FaultInjector<'_> {
         sleep(SLOW_BEFORE).await;
         self.redelivery_held_by(index).await;
         let worker = &mut self.stack.workers[index];
-        let stopped = stopped_now(index, worker);
+        let stopped = stopped_now(index, worker).await;
         let frozen = worker.service().process().and_then(Process::freeze);
         self.receivers
             .change(ReceiverMode::Slow(SLOW), ReceiverMode::Healthy);
@@ -141,9 +141,9 @@ impl FaultInjector<'_> {
     async fn redelivery_held_by(&self, index: usize) {
         let start = Instant::now();
         while start.elapsed() < REDELIVERY_WAIT {
-            let owner = self.stack.workers[index].owner().unwrap_or_default();
+            let owner = self.stack.workers[index].owner().await.unwrap_or_default();
             // An error is none of this fault's: without an answer it goes on.
-            if !matches!(self.stack.audit.holds_redelivery(owner).await, Ok(false)) {
+            if !matches!(self.stack.audit.holds_redelivery(&owner).await, Ok(false)) {
                 return;
             }
             sleep(POLL_INTERVAL).await;
@@ -267,9 +267,9 @@ enum Data {
     Lost,
 }
 
-fn stopped_now(index: usize, worker: &Worker) -> Option<StoppedWorker> {
-    // Without a heartbeat it has no row in `workers`, so it has claimed nothing that could recover.
-    let owner = worker.owner()?.to_owned();
+async fn stopped_now(index: usize, worker: &Worker) -> Option<StoppedWorker> {
+    // Without an answer, nothing says which jobs recover from this fault: none is measured.
+    let owner = worker.owner().await?;
     Some(StoppedWorker {
         at: clock::now(),
         worker: index,

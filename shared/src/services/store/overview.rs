@@ -17,7 +17,7 @@ pub struct Overview {
 /// A worker process that has registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerSeen {
-    /// Its owner id, as its log names it.
+    /// Its owner id, as its log and its `/healthz` name it.
     pub owner: String,
     /// The time since its last heartbeat by the wall clock, in milliseconds. `None` if the row was
     /// edited by hand.
