@@ -185,7 +185,8 @@ async fn has_data<B: Buf>(
     Ok(false)
 }
 
-fn broken() -> Problem {
+/// The body broke off.
+pub(crate) fn broken() -> Problem {
     Problem::malformed_body("The body ended early, or its chunks are broken.")
 }
 

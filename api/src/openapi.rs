@@ -77,6 +77,11 @@ pub fn document() -> Value {
     })
 }
 
+/// A query of one parameter, as the validation reads it.
+fn asked(name: &str, value: &str) -> [(String, String); 1] {
+    [(name.to_owned(), value.to_owned())]
+}
+
 fn operations() -> impl Iterator<Item = Operation> {
     submissions::operations()
         .into_iter()

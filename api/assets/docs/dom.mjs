@@ -7,6 +7,13 @@ export function element(name, properties, ...children) {
   return made;
 }
 
+/** A text in lines of their own, which the keyboard can scroll. */
+export function scrollable(text, label) {
+  const made = element("pre", { tabIndex: 0, role: "region" }, text);
+  made.setAttribute("aria-label", label);
+  return made;
+}
+
 /** A line with `code` and **strong** words. */
 export function inline(text) {
   return text.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => {

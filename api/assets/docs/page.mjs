@@ -1,5 +1,5 @@
 // The reference of the API: made of its description, /openapi.json.
-import { element, inline, pretty, prose } from "./dom.mjs";
+import { element, inline, pretty, prose, scrollable } from "./dom.mjs";
 import { form } from "./request.mjs";
 import { ANSWERED, field, fields, resolved, within } from "./schema.mjs";
 
@@ -28,7 +28,7 @@ function named(examples) {
   return Object.entries(examples ?? {}).map(([name, example]) => {
     const { summary, value } = resolved(example);
     return element("details", {}, element("summary", {}, "Example ", element("code", {}, name), " ", inline(summary ?? "")),
-      element("pre", { tabIndex: 0 }, pretty(value)));
+      scrollable(pretty(value), `Example ${name}`));
   });
 }
 
@@ -91,13 +91,18 @@ function operation(path, method, it) {
 
 /** What the worker sends when the job has ended. */
 function callback(it) {
+  const body = it.requestBody.content["application/json"];
   return [
     element("h4", {}, "The callback"),
     prose(it.description),
     element("details", {}, element("summary", {}, "Its header fields"),
       element("dl", { className: "fields" }, it.parameters.map((parameter) =>
         field(parameter.name, parameter.schema, parameter.required === true, parameter.description)))),
-    named(it.requestBody.content["application/json"].examples),
+    element("details", {}, element("summary", {}, "The fields of its body"), fields(body.schema, ANSWERED)),
+    named(body.examples),
+    element("p", {}, "What the receiver answers:"),
+    element("ul", {}, Object.entries(it.responses).map(([status, response]) =>
+      element("li", {}, element("code", {}, status), ": ", inline(response.description)))),
   ];
 }
 
@@ -113,7 +118,9 @@ function show(description) {
     return element("section", {}, element("h2", {}, tag.name), prose(tag.description),
       own.map(({ path, method, it }) => operation(path, method, it)));
   });
-  main.replaceChildren(
+  // It stays where it is: a screen reader is told that the page is there.
+  state.textContent = `${all.length} operations.`;
+  main.append(
     element("section", {}, prose(description.info.description),
       element("p", { className: "muted" }, `Version ${description.info.version}`)),
     ...sections);

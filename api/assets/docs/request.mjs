@@ -1,5 +1,5 @@
 // The form that sends a request, and what comes back.
-import { element, pretty, prose } from "./dom.mjs";
+import { element, pretty, scrollable } from "./dom.mjs";
 import { resolved } from "./schema.mjs";
 
 /** A text in single quotes, as a shell reads it. */
@@ -8,8 +8,8 @@ function quoted(text) {
 }
 
 /** The same request as a command. The token is a variable of the shell: it is shown nowhere. */
-function curl({ method, url, headers, body }, hasToken) {
-  const words = ["curl -i"];
+function curl({ method, url, headers, body }, isStream, hasToken) {
+  const words = [isStream ? "curl -iN" : "curl -i"];
   if (method !== "GET") words.push(`-X ${method}`);
   words.push(quoted(url));
   if (hasToken) words.push('-H "authorization: Bearer $STORM_TOKEN"');
@@ -25,7 +25,8 @@ function input(id, parameter) {
     ` in the ${parameter.in}${parameter.required ? ", required" : ""}`);
   let control;
   if (schema.enum) {
-    const options = [...(parameter.required ? [] : [""]), ...schema.enum];
+    // None is chosen: a required one is asked for.
+    const options = ["", ...schema.enum];
     control = element("select", { id }, options.map((word) => element("option", { value: word }, word)));
   } else {
     control = element("input", { id, type: "text", spellcheck: false, autocomplete: "off" });
@@ -40,6 +41,7 @@ export function form(operation, path, method, token) {
   const id = operation.operationId;
   const inputs = (operation.parameters ?? []).map((parameter, index) => input(`${id}-${index}`, parameter));
   const content = operation.requestBody?.content["application/json"];
+  const isStream = operation.responses["200"]?.content?.["text/event-stream"] !== undefined;
   const examples = Object.entries(content?.examples ?? {});
   const body = content === undefined ? null : element("textarea", { id: `${id}-body`, spellcheck: false });
   if (body !== null && examples.length > 0) body.value = pretty(examples[0][1].value);
@@ -52,10 +54,10 @@ export function form(operation, path, method, token) {
   });
 
   const send = element("button", { type: "submit" }, "Send");
-  const command = element("pre", { tabIndex: 0 });
-  command.setAttribute("aria-label", "The request as a command");
+  const command = scrollable("", "The request as a command");
   const outcome = element("div", { className: "outcome" });
-  outcome.setAttribute("aria-live", "polite");
+  // The status only: a screen reader would read all of the body.
+  const announced = element("p", { className: "muted", role: "status" });
 
   const request = () => {
     const headers = {};
@@ -76,7 +78,7 @@ export function form(operation, path, method, token) {
     const url = `${location.origin}${target}${text === "" ? "" : `?${text}`}`;
     return { method, url, headers, body: body === null ? undefined : body.value };
   };
-  const show = () => { command.textContent = curl(request(), token() !== ""); };
+  const show = () => { command.textContent = curl(request(), isStream, token() !== ""); };
 
   const made = element("form", { className: "try", autocomplete: "off" },
     element("h4", {}, "Send a request"),
@@ -87,40 +89,53 @@ export function form(operation, path, method, token) {
       element("label", { htmlFor: body.id }, "Body"), body),
     element("p", {}, send),
     command,
+    announced,
     outcome);
   made.addEventListener("input", show);
   made.addEventListener("submit", async (event) => {
     event.preventDefault();
     send.disabled = true;
-    outcome.replaceChildren(element("p", { className: "muted" }, "Sent. Waiting for the answer."));
-    outcome.replaceChildren(...await answered(request(), token()));
+    announced.textContent = "Sent. Waiting for the answer.";
+    outcome.replaceChildren();
+    const { said, parts } = await answered(request(), token());
+    announced.textContent = said;
+    outcome.replaceChildren(...parts);
     send.disabled = false;
   });
   show();
   return { made, show };
 }
 
-/** Sends a request, and returns what is shown of its answer. */
+/** Sends a request, and returns what is said and shown of its answer. */
 async function answered({ method, url, headers, body }, token) {
   const sent = token === "" ? headers : { ...headers, authorization: `Bearer ${token}` };
   try {
     const answer = await fetch(url, { method, headers: sent, body, credentials: "omit", cache: "no-store" });
-    const text = await answer.text();
+    const isStream = answer.headers.get("content-type")?.startsWith("text/event-stream") === true;
+    const text = isStream ? await firstEvent(answer) : await answer.text();
     const lines = [...answer.headers].map(([name, value]) => `${name}: ${value}`);
     const status = element("p", {},
-      element("strong", { className: `status ${answer.ok ? "ok" : "bad"}` }, `${answer.status} ${answer.statusText}`));
-    const parts = [element("h5", {}, "Answer"), status, block(lines.join("\n"), "Header fields")];
-    if (text !== "") parts.push(block(indented(text), "Body"));
-    return parts;
+      element("strong", { className: `status ${answer.status < 400 ? "ok" : "bad"}` }, `${answer.status} ${answer.statusText}`));
+    const parts = [element("h5", {}, "Answer"), status, scrollable(lines.join("\n"), "Header fields")];
+    if (text !== "") parts.push(scrollable(indented(text), "Body"));
+    const said = isStream ? "The first event has come. The stream is closed." : `Answered with ${answer.status}.`;
+    return { said, parts };
   } catch (error) {
-    return prose(`No answer: ${error.message}.`);
+    return { said: `No answer: ${error.message}.`, parts: [] };
   }
 }
 
-function block(text, label) {
-  const made = element("pre", { tabIndex: 0 }, text);
-  made.setAttribute("aria-label", label);
-  return made;
+/** The first event of a stream, which would not end. */
+async function firstEvent(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (!text.includes("\n\n")) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    text += value;
+  }
+  await reader.cancel();
+  return text.split("\n\n")[0];
 }
 
 /** JSON on several lines; anything else as it is. */

@@ -76,7 +76,10 @@ pub(super) fn operation(id: &str) -> Value {
                         "request_id": ID,
                         "handler": "thumbnails",
                         "status": "failed",
-                        "failure": { "reason": "work_failed", "detail": "HTTP status 422" },
+                        "failure": {
+                            "reason": "work_failed",
+                            "detail": "The work failed: the handler answered 422.",
+                        },
                     } },
                 },
             } },
@@ -88,7 +91,7 @@ pub(super) fn operation(id: &str) -> Value {
                 "description": "As for any other status, further attempts follow: here, and for \
                                 `503`, no sooner than `Retry-After` says.",
             },
-            "default": { "description": "The attempt has failed. 3 more follow." },
+            "default": { "description": "The attempt has failed. It is retried on a schedule: 3 times by default." },
         },
     })
 }

@@ -71,7 +71,7 @@ const HEADERS: &[Header] = &[
     Header {
         name: "preference-applied",
         kind: "string",
-        description: "What was done of `Prefer`.",
+        description: "The preferences that were applied.",
         example: "respond-async, wait=10",
     },
     Header {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{headers, schemas};
-use crate::reply::Kind;
+use crate::{
+    body,
+    reply::{Kind, Problem},
+};
 
 /// The types that every path answers.
 const ANY_PATH: &[Kind] = &[Kind::BadHost, Kind::Misdirected, Kind::TooManyConnections];
@@ -69,6 +72,8 @@ pub(super) struct Operation {
     parameters: Vec<Value>,
     body: Option<Value>,
     problems: Vec<Kind>,
+    /// What it says of a problem in other words than most operations, and when it does.
+    own: Vec<(&'static str, Problem)>,
     answers: Vec<Answer>,
     callbacks: Option<Value>,
 }
@@ -184,6 +189,11 @@ impl Operation {
         Self::new(method, path, id, summary)
             .problems(CHANGES)
             .problems(NO_BODY)
+            .says("the body broke off", body::broken())
+            .says(
+                "a body was sent, which is not JSON",
+                Problem::no_media_type(),
+            )
     }
 
     fn new(
@@ -203,6 +213,7 @@ impl Operation {
             parameters: Vec::new(),
             body: None,
             problems: ANY_PATH.to_vec(),
+            own: Vec::new(),
             answers: Vec::new(),
             callbacks: None,
         }
@@ -222,13 +233,19 @@ impl Operation {
 
     pub(super) fn access(self, access: Access) -> Self {
         let this = Self { access, ..self };
-        match access {
-            Access::Open => this,
-            Access::Client => this.problems(TOKEN),
-            // Where there are no operators, or the metrics have a listener of their own, it is a
-            // path like any that does not exist.
-            Access::Operator | Access::Scraper => this.problems(TOKEN).problems(&[Kind::NotFound]),
+        if access == Access::Open {
+            return this;
         }
+        let forbidden = Problem::forbidden(access == Access::Operator);
+        let this = this.problems(TOKEN).says(Kind::Forbidden.when(), forbidden);
+        // Then it is a path like any that does not exist.
+        let when = match access {
+            Access::Operator => "there are no operators: `ADMIN_TOKENS` is not set",
+            Access::Scraper => "the metrics have a listener of their own: `METRICS_ADDR`",
+            Access::Open | Access::Client => return this,
+        };
+        this.problems(&[Kind::NotFound])
+            .says(when, Problem::no_such_path())
     }
 
     pub(super) fn parameter(mut self, parameter: Value) -> Self {
@@ -263,6 +280,24 @@ impl Operation {
     pub(super) fn problems(mut self, kinds: &[Kind]) -> Self {
         self.problems.extend(kinds);
         self
+    }
+
+    /// It answers a type of problem like this, `when`; most operations say something else.
+    pub(super) fn says(mut self, when: &'static str, problem: Problem) -> Self {
+        self.own.retain(|(_, known)| known.kind() != problem.kind());
+        self.own.push((when, problem));
+        self
+    }
+
+    /// It refuses invalid fields or parameters, such as those of which `refused` is the outcome.
+    pub(super) fn refuses<T>(self, refused: Result<T, Problem>) -> Self {
+        let this = self.problems(&[Kind::Validation]);
+        match refused {
+            Err(problem) if problem.kind() == Kind::Validation => {
+                this.says(Kind::Validation.when(), problem)
+            }
+            _ => this,
+        }
     }
 
     /// It never answers this type, although other paths do.
@@ -376,9 +411,13 @@ impl Operation {
 
     /// Adds problems of one status to its response.
     fn add_problems(&self, response: &mut Value, status: u16, kinds: &[Kind]) {
+        let own = |kind: &Kind| self.own.iter().find(|(_, problem)| problem.kind() == *kind);
         let list: Vec<_> = kinds
             .iter()
-            .map(|kind| format!("* `{}`: {}", kind.name(), kind.when()))
+            .map(|kind| {
+                let when = own(kind).map_or(kind.when(), |(when, _)| when);
+                format!("* `{}`: {when}", kind.name())
+            })
             .collect();
         let list = list.join("\n");
         let description = match response.get("description").and_then(Value::as_str) {
@@ -389,8 +428,11 @@ impl Operation {
         let examples: Map<_, _> = kinds
             .iter()
             .map(|kind| {
-                let example = format!("#/components/examples/{}", kind.name());
-                (kind.name().to_owned(), json!({ "$ref": example }))
+                let example = match own(kind) {
+                    Some((when, problem)) => json!({ "summary": when, "value": problem.json() }),
+                    None => json!({ "$ref": format!("#/components/examples/{}", kind.name()) }),
+                };
+                (kind.name().to_owned(), example)
             })
             .collect();
         response["content"]["application/problem+json"] = json!({

@@ -1,14 +1,18 @@
 //! The operations of operators.
 
 use serde_json::{Value, json};
+use storm_shared::services::store::BulkAction;
 
 use super::{
-    ID,
+    ID, asked,
     operation::{Access, Answer, Operation},
     requests::query,
     schemas, service,
 };
-use crate::{reply::Kind, validation::bounds};
+use crate::{
+    reply::Kind,
+    validation::{self, bounds},
+};
 
 pub(super) fn operations() -> Vec<Operation> {
     let all = vec![
@@ -16,12 +20,14 @@ pub(super) fn operations() -> Vec<Operation> {
         pause(),
         resume(),
         bulk(
+            BulkAction::Cancel,
             "/admin/cancel",
             "cancelMatching",
             "Cancel the jobs and redeliveries that match a filter",
             "CancelFilter",
         ),
         bulk(
+            BulkAction::Redeliver,
             "/admin/redeliver",
             "redeliverMatching",
             "Send the callbacks of requests that match a filter again",
@@ -50,8 +56,12 @@ fn pauses() -> Operation {
 
 fn targets() -> [(&'static str, Value); 2] {
     [
+        // First, so that it is what the form of the reference begins with: names are sorted.
+        (
+            "callbacks_to_an_origin",
+            json!({ "origin": "https://hooks.example" }),
+        ),
         ("everything", json!({ "everything": true })),
-        ("origin", json!({ "origin": "https://hooks.example" })),
     ]
 }
 
@@ -70,6 +80,7 @@ fn pause() -> Operation {
             .example("origin", json!({ "changed": true, "message": message })),
     )
     .problems(&[Kind::TooManyPauses])
+    .refuses(validation::paused(b"{}"))
     .writes()
 }
 
@@ -85,21 +96,27 @@ fn resume() -> Operation {
         Answer::json(200, "PauseChanged", "It is not paused.")
             .example("everything", json!({ "changed": true, "message": message })),
     )
+    .refuses(validation::paused(b"{}"))
     .writes()
 }
 
 fn bulk(
+    action: BulkAction,
     path: &'static str,
     id: &'static str,
     summary: &'static str,
     filter: &'static str,
 ) -> Operation {
+    // Each only tries: the form of the reference begins with one of them.
     let filters = [
+        (
+            "all",
+            json!({ "all": true, "limit": 1000, "dry_run": true }),
+        ),
         (
             "origin",
             json!({ "origin": "https://hooks.example", "dry_run": true }),
         ),
-        ("all", json!({ "all": true, "limit": 1000 })),
     ];
     let tried = json!({
         "dry_run": true, "matched": 1, "changed": 0, "skipped": 0, "ids": [ID], "cursor": null,
@@ -118,6 +135,7 @@ fn bulk(
                 .example("dry_run", tried)
                 .example("page", done),
         )
+        .refuses(validation::bulk(action, b"{}"))
         .writes()
 }
 
@@ -152,6 +170,6 @@ fn audit() -> Operation {
                 .example("page", page)
                 .link("listAudit", next),
         )
-        .problems(&[Kind::Validation])
+        .refuses(validation::audit(&asked("limit", "0")))
         .reads()
 }

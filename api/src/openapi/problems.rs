@@ -14,6 +14,7 @@ use crate::{
     body::LIMIT,
     reply::{FieldError, Kind, Problem},
     request_check::Refusal,
+    validation,
 };
 
 /// The setting's default (`HTTP_TIMEOUT`, `SYNC_TIMEOUT`).
@@ -25,7 +26,10 @@ pub(super) fn example(kind: Kind, id: RequestId) -> Problem {
     match kind {
         Kind::BadHost => Problem::refused(Refusal::Host(HostError::Repeated)),
         Kind::BadIdempotencyKey => Problem::bad_idempotency_key(&IdempotencyKeyError::Invisible),
-        Kind::MalformedBody => Problem::no_object_such_as(r#"{"records": 10}"#),
+        // Any form says so.
+        Kind::MalformedBody => validation::paused(br#"{"records": }"#)
+            .err()
+            .unwrap_or_else(Problem::unexpected_body),
         Kind::UnexpectedBody => Problem::unexpected_body(),
         Kind::Unauthorized => Problem::unauthorized(),
         Kind::Forbidden => Problem::forbidden(true),

@@ -4,11 +4,14 @@ use serde_json::{Value, json};
 use storm_shared::models::Status;
 
 use super::{
-    ID,
+    ID, asked,
     operation::{Access, Answer, Operation},
     schemas,
 };
-use crate::{reply::Kind, validation::bounds};
+use crate::{
+    reply::Kind,
+    validation::{self, bounds},
+};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
@@ -111,12 +114,19 @@ fn list() -> Operation {
             "completed_at": "2026-11-24T08:00:14.112Z",
             "failure": {
                 "reason": "callback_failed",
-                "detail": "Attempt 4 failed (HTTP status 500): it was the last one.",
+                "detail": "All 4 attempts failed; the last: HTTP status 500.",
             },
         }],
         "next_cursor": "01a210fc8a71744b8961b8ba8b51db38V3Zx7lJ1QkqN",
     });
-    let next = json!({ "cursor": "$response.body#/next_cursor" });
+    // With the same filters, or the cursor is refused.
+    let next = json!({
+        "cursor": "$response.body#/next_cursor",
+        "status": "$request.query.status",
+        "handler": "$request.query.handler",
+        "created_after": "$request.query.created_after",
+        "created_before": "$request.query.created_before",
+    });
     let answer = Answer::json(200, "RequestPage", "A page.")
         .example("page", page)
         .links_to_request("/requests/0/id", &["getRequest"])
@@ -159,12 +169,12 @@ fn list() -> Operation {
             &json!({ "type": "string" }),
         ))
         .answer(answer)
-        .problems(&[Kind::Validation])
+        .refuses(validation::list(&asked("limit", "0")))
         .reads()
 }
 
 fn find() -> Operation {
-    let wait = json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m)$" });
+    let wait = json!({ "type": "string", "pattern": "^[0-9]{1,9}(ms|s|m)$" });
     let wait = json!({
         "name": "wait",
         "in": "query",
@@ -186,9 +196,9 @@ fn find() -> Operation {
     .parameter(id())
     .parameter(wait)
     .answer(answer)
+    .refuses(validation::wait(&asked("wait", "soon")))
     .problems(&[
         Kind::NotFound,
-        Kind::Validation,
         Kind::TooManyWaiters,
         Kind::MemoryBudgetExceeded,
     ])
@@ -328,6 +338,6 @@ fn redeliver_page() -> Operation {
         .example("page", started)
         .link("redeliverPage", next),
     )
-    .problems(&[Kind::Validation])
+    .refuses(validation::page(&[]))
     .writes()
 }

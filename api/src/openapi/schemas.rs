@@ -171,8 +171,12 @@ fn submissions() -> Value {
     json!({
         "SyncSubmission": form(
             "A report that is made while the client waits.",
-            json!({ "records": records(Records::MAX_SYNC), "report_name": report_name }),
-            &[],
+            json!({
+                "records": records(Records::MAX_SYNC),
+                "report_name": report_name,
+                "callback_url": { "type": "null", "description": "None is taken." },
+            }),
+            &["callback_url"],
         ),
         "AsyncSubmission": form(
             "A report that is made as a job.",

@@ -1,13 +1,18 @@
 //! The operations that have work done, and the list of handlers.
 
 use serde_json::{Value, json};
+use storm_shared::{models::HandlerName, services::ssrf::Policy};
 
 use super::{
     ID, callback, headers,
     operation::{Access, Answer, Operation},
     requests, schemas,
 };
-use crate::reply::Kind;
+use crate::{
+    body::LIMIT,
+    reply::{Kind, Problem},
+    validation::{AsyncForm, Form, HandlerForm, SyncForm},
+};
 
 /// What a submission refuses, beside its body.
 const SUBMISSION: &[Kind] = &[
@@ -40,6 +45,7 @@ fn sync() -> Operation {
     )
     .access(Access::Client)
     .body("SyncSubmission", &[("report", example)])
+    .refuses(read(&SyncForm))
     .answer(Answer::json(200, "Report", "The report.").example("report", done))
     .problems(&[
         Kind::Saturated,
@@ -64,7 +70,8 @@ fn report() -> Operation {
         .body(
             "AsyncSubmission",
             &[("callback", called_back), ("polling", polled)],
-        );
+        )
+        .refuses(read(&AsyncForm::new(Policy::default())));
     let message = format!("Report generation started. Poll GET /requests/{ID} for the result");
     submission(operation, &message)
         .answer(waited(&requests::example()))
@@ -98,11 +105,22 @@ fn handler() -> Operation {
         "HandlerSubmission",
         &[("report", report), ("thumbnails", example)],
     )
+    .refuses(read(&HandlerForm::new(
+        HandlerName::REPORT,
+        LIMIT,
+        Policy::default(),
+    )))
     .problems(&[Kind::UnknownHandler, Kind::OldWorkers]);
     let message = format!("Job accepted for `thumbnails`. Poll GET /requests/{ID} for the result");
     submission(operation, &message)
         .answer(waited(&requests::example()))
         .callbacks(callback::of_submission("job"))
+}
+
+/// What a form says of an object without fields.
+fn read<F: Form>(form: &F) -> Result<(), Problem> {
+    let read = form.read(b"{}");
+    read.map(|_| ()).map_err(|invalid| *invalid.problem)
 }
 
 /// What both submissions of jobs have. Their `202` says `message`.

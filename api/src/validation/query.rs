@@ -61,8 +61,27 @@ pub(super) fn problem(mut faults: Faults) -> Problem {
 pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     // Form decoding turns the plus of a time zone into a space where it was not escaped.
     let text = text.replace(' ', "+");
-    text.parse()
-        .map_err(|_| "must be a time of RFC 3339, such as 2026-11-24T08:00:00Z".to_owned())
+    let time = text.parse().ok().filter(|_| has_form(&text));
+    time.ok_or_else(|| "must be a time of RFC 3339, such as 2026-11-24T08:00:00Z".to_owned())
+}
+
+/// Whether a time has the form of RFC 3339, section 5.6: the parser takes others of ISO 8601, too.
+fn has_form(time: &str) -> bool {
+    let is = |text: &str, form: &str| {
+        let fits = |(byte, of_form): (u8, u8)| match of_form {
+            b'0' => byte.is_ascii_digit(),
+            other => byte.eq_ignore_ascii_case(&other),
+        };
+        text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
+    };
+    let Some((moment, rest)) = time.split_at_checked("0000-00-00T00:00:00".len()) else {
+        return false;
+    };
+    let zone = match rest.strip_prefix('.') {
+        Some(fraction) => fraction.trim_start_matches(|it: char| it.is_ascii_digit()),
+        None => rest,
+    };
+    is(moment, "0000-00-00T00:00:00") && ["Z", "+00:00", "-00:00"].iter().any(|it| is(zone, it))
 }
 
 /// A page size of at most `max`.

@@ -27,9 +27,16 @@ pub fn wait(query: &[(String, String)]) -> Result<Option<Duration>, Problem> {
 }
 
 fn parse(text: &str) -> Result<Duration, String> {
-    duration::parse(text)
+    // No other unit of a duration, and no number that is not as described.
+    let (digits, unit) = text.split_at(text.find(|it: char| !it.is_ascii_digit()).unwrap_or(0));
+    let is_described = (1..=9).contains(&digits.len()) && ["ms", "s", "m"].contains(&unit);
+    is_described
+        .then(|| duration::parse(text))
+        .flatten()
         .map(|wait| wait.min(MAX_WAIT))
-        .ok_or_else(|| "must be one number and one unit, such as 20s or 500ms".to_owned())
+        .ok_or_else(|| {
+            "must be a whole number and the unit `ms`, `s` or `m`, such as 20s or 500ms".to_owned()
+        })
 }
 
 #[cfg(test)]
@@ -51,7 +58,7 @@ mod tests {
             ("0s", 0),
             ("1m", 60_000),
             ("61s", 60_000),
-            ("9999h", 60_000),
+            ("999999999m", 60_000),
         ] {
             let asked = wait(&query(&[("wait", text)]));
             assert_eq!(asked, Ok(Some(Duration::from_millis(millis))), "{text}");
@@ -70,13 +77,19 @@ mod tests {
             "-1s",
             "1.5s",
             "1s 2s",
+            "1h",
+            "20sec",
+            "1000000000s",
             "soon",
             "99999999999999999999s",
         ] {
             let faults = described(&wait(&query(&[("wait", text)])).unwrap_err());
             assert_eq!(
                 faults,
-                ["wait: must be one number and one unit, such as 20s or 500ms"],
+                [concat!(
+                    "wait: must be a whole number and the unit `ms`, `s` or `m`, such as 20s or ",
+                    "500ms"
+                )],
                 "{text}"
             );
         }

@@ -49,8 +49,8 @@ impl Worker {
         self.wait_for_heartbeat(audit, &before).await
     }
 
-    /// Waits for a heartbeat that was not there `before`. It is asked for its owner id each time: the
-    /// id before can have lost its lease, to this fault or to an earlier one.
+    /// Waits for a heartbeat that was not there `before`. It is asked for its owner id each time:
+    /// the id before can have lost its lease, to this fault or to an earlier one.
     async fn wait_for_heartbeat(&self, audit: &Audit, before: &HashMap<String, i64>) -> Result<()> {
         let start = Instant::now();
         loop {

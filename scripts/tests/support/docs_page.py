@@ -216,6 +216,21 @@ def form(browser, base, folder):
     broken = send(browser, "submitReport")
     expect(broken["status"].startswith("400"), f"a malformed body: {broken}")
 
+    # A stream has no end: the first event is shown, and the form can be sent again.
+    for turn in ("the first", "another"):
+        watched = send(browser, "watch")
+        expect("event: history" in watched["text"], f"{turn} look at the stream: {watched}")
+        at_rest = browser.run(FORM + "return !form.querySelector('button').disabled;", "watch")
+        expect(at_rest, f"{turn} look at the stream has no end")
+    # What an operator who only presses Send does.
+    for operation, part in (
+        ("cancelMatching", '"dry_run": true'),
+        ("redeliverMatching", '"dry_run": true'),
+        ("pause", '"origin": "https://hooks.example"'),
+    ):
+        begun = browser.run(FORM + "return form.querySelector('textarea').value;", operation)
+        expect(part in begun, f"the form of {operation} begins with {begun}")
+
     # In memory only.
     stored = browser.run("return [localStorage.length, sessionStorage.length, document.cookie]")
     expect(stored == [0, 0, ""], f"it stores {stored}")

@@ -128,7 +128,11 @@ fn items(value: &Value) -> Option<u64> {
 
 fn has_format(text: &str, format: &str) -> bool {
     match format {
-        "date-time" => text.parse::<Timestamp>().is_ok(),
+        // The parser takes other forms of ISO 8601, too.
+        "date-time" => {
+            let form = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$";
+            Regex::new(form).unwrap().is_match(text) && text.parse::<Timestamp>().is_ok()
+        }
         "uuid" => text.len() == 36 && text.parse::<RequestId>().is_ok(),
         "uri" => text.contains(':'),
         other => panic!("the format {other} is not known here"),

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::DOCUMENT;
 use crate::client::Answer;
 
-/// Why some are not seen: `OPERATION STATUS: REASON`.
+/// Why some are not seen: `OPERATION STATUS: REASON`, or `problem NAME: REASON`.
 const UNSEEN: &str = include_str!("unseen.txt");
 
 static NOTED: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
@@ -25,21 +25,30 @@ pub(super) fn note(operation: &Value, answer: &Answer) {
         return;
     };
     let id = operation["operationId"].as_str().unwrap();
-    let line = format!("{id} {}\n", answer.status);
+    let of_operation = format!("{id} {}\n", answer.status);
+    let of_problem = answer
+        .problem_name()
+        .map(|name| format!("problem {name}\n"));
     let mut noted = NOTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if noted.insert(line.clone()) {
-        let mut file = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(file)
-            .unwrap();
-        file.write_all(line.as_bytes()).unwrap();
+    for line in [of_operation].into_iter().chain(of_problem) {
+        if noted.insert(line.clone()) {
+            let mut file = fs::File::options()
+                .create(true)
+                .append(true)
+                .open(&file)
+                .unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+        }
     }
 }
 
-/// Every operation with every status of it.
+/// Every operation with every status of it, and every type of problem.
 fn described() -> BTreeSet<String> {
-    let mut all = BTreeSet::new();
+    let problems = DOCUMENT["components"]["examples"]
+        .as_object()
+        .unwrap()
+        .keys();
+    let mut all: BTreeSet<_> = problems.map(|name| format!("problem {name}")).collect();
     for item in DOCUMENT["paths"].as_object().unwrap().values() {
         for operation in item.as_object().unwrap().values() {
             let id = operation["operationId"].as_str().unwrap();
@@ -63,6 +72,14 @@ fn every_described_answer_was_seen_or_has_a_reason() {
         .collect();
     let is_explained = |answer: &String| reasons.contains(&answer.as_str());
     let described = described();
+    let idle: Vec<_> = reasons
+        .iter()
+        .filter(|it| !described.contains(**it))
+        .collect();
+    assert!(
+        idle.is_empty(),
+        "reasons for answers that are not described: {idle:#?}"
+    );
     let unseen: Vec<_> = described.difference(&seen).collect();
     let explained = unseen.iter().filter(|answer| is_explained(answer)).count();
     println!(
