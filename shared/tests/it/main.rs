@@ -24,6 +24,8 @@ mod postgres_plans;
 mod postgres_pooler;
 #[cfg(feature = "postgres")]
 mod postgres_settings;
+#[cfg(feature = "postgres")]
+mod postgres_tls;
 mod promises;
 mod queue;
 mod redis_acl;

@@ -120,12 +120,34 @@ async fn the_functions_of_another_release_stay_and_each_release_calls_its_own() 
         finished(store, Outcome::Completed).await;
     }
     // A newer schema may say that this release can work with it. It stays what it is.
-    server.execute("UPDATE store SET version = 2").await;
+    server.execute("UPDATE store SET version = 1000").await;
     let again = Store::open(&server.settings()).await.unwrap();
     finished(&again, Outcome::Completed).await;
     let schema = "SELECT version::bigint * 100 + oldest FROM store";
-    assert_eq!(server.number(schema).await, 201);
+    assert_eq!(server.number(schema).await, 100_001);
     assert_eq!(server.number(FUNCTIONS).await, 2 * functions);
+}
+
+#[tokio::test]
+async fn the_schema_of_the_release_before_is_migrated_by_the_first_of_two_that_start() {
+    let server = PostgresServer::start(&[]);
+    server
+        .execute(include_str!("../../migrations/postgres/0001_schema.sql"))
+        .await;
+    server
+        .execute("INSERT INTO store (id, version, oldest) VALUES ('before', 1, 1)")
+        .await;
+    let settings = server.settings();
+    let (one, other) = tokio::join!(Store::open(&settings), Store::open(&settings));
+    for store in [one.unwrap(), other.unwrap()] {
+        assert_eq!(store.id(), "before");
+        finished(&store, Outcome::Completed).await;
+    }
+    let reports = "SELECT count(*) FROM information_schema.columns
+        WHERE table_name = 'workers' AND column_name = 'report'";
+    assert_eq!(server.number(reports).await, 1);
+    let newest = "SELECT version::bigint * 100 + oldest FROM store";
+    assert_eq!(server.number(newest).await, 201);
 }
 
 #[tokio::test]

@@ -133,6 +133,36 @@ async fn writes_that_others_are_in_the_way_of_are_tried_again() {
 }
 
 #[tokio::test]
+async fn of_a_batch_only_what_the_database_refuses_fails() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let jobs: Vec<_> = (0..40).map(|_| new_job()).collect();
+    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+    let bad = [ids[7], ids[31]];
+    server
+        .execute(&format!(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.id IN ('{}', '{}') THEN RAISE SQLSTATE '22000'; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER refuses BEFORE INSERT ON requests
+                 FOR EACH ROW EXECUTE FUNCTION refuse()",
+            bad[0], bad[1]
+        ))
+        .await;
+    // All are queued before the first one is sent.
+    let accepted = join_all(jobs.into_iter().map(|job| store.accept(job))).await;
+    for (id, accepted) in ids.into_iter().zip(accepted) {
+        let is_bad = bad.contains(&id);
+        assert_eq!(accepted.is_err(), is_bad, "{id}: {accepted:?}");
+        let rows = format!("SELECT count(*) FROM requests WHERE id = '{id}'");
+        assert_eq!(server.number(&rows).await == 0, is_bad, "{id}");
+    }
+    // The data of one job says nothing of the database.
+    assert_eq!(store.trouble(), None);
+}
+
+#[tokio::test]
 async fn sessions_that_are_terminated_in_the_middle_of_verbs_lose_and_double_nothing() {
     let server = PostgresServer::start(&[]);
     let store = Store::open(&server.settings()).await.unwrap();

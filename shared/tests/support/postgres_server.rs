@@ -185,6 +185,25 @@ impl PostgresServer {
         fs::write(&file, before + &lines.join("\n") + "\n").unwrap();
     }
 
+    /// Starts it anew with TLS, for which it has this certificate and key.
+    #[allow(dead_code, reason = "only the tests of the store need it")]
+    pub(crate) fn encrypt(&self, certificate: &str, key: &str) {
+        self.stop("fast");
+        for (name, text, mode) in [
+            ("server.crt", certificate, 0o644),
+            ("server.key", key, 0o600),
+        ] {
+            let file = self.data().join(name);
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            if let Ok(user) = env::var("POSTGRES_USER") {
+                run(Command::new("chown").arg(user).arg(file));
+            }
+        }
+        self.configure(&["ssl = on"]);
+        self.begin();
+    }
+
     /// Replaces the rules of who may log in.
     pub(crate) fn allow(&self, rules: &str) {
         fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
