@@ -20,10 +20,11 @@ const LONG: Duration = Duration::from_secs(5);
 
 /// The pause after a read is at least this multiple of the time that it took, so that a slow
 /// database spends little of its time on them.
-const PAUSE_FACTOR: u32 = 100;
+const PAUSE_FACTOR: u32 = 20;
 
 /// The lists of failed requests are read seldom: on a large table they take longest.
 const FAILURES_PERIOD: Duration = Duration::from_secs(2);
+const FAILURES_PAUSE_FACTOR: u32 = 100;
 
 /// The most failed requests that are shown.
 const FAILURES: usize = 20;
@@ -107,7 +108,7 @@ pub(super) async fn failures(shared: Arc<Shared>, store: Store) {
             let lists = lists(&store, &watched).await;
             shared.set_failures(lists, &watched);
         }
-        let pause = FAILURES_PERIOD.max(begun.elapsed() * PAUSE_FACTOR);
+        let pause = FAILURES_PERIOD.max(begun.elapsed() * FAILURES_PAUSE_FACTOR);
         let until = begun + pause;
         // Who comes meanwhile gets a list, and the others wait.
         while timeout_at(until, came.changed()).await.is_ok() {
