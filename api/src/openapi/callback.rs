@@ -91,7 +91,10 @@ pub(super) fn operation(id: &str) -> Value {
                 "description": "As for any other status, further attempts follow: here, and for \
                                 `503`, no sooner than `Retry-After` says.",
             },
-            "default": { "description": "The attempt has failed. It is retried on a schedule: 3 times by default." },
+            "default": {
+                "description": "The attempt has failed. It is retried on a schedule: 3 times by \
+                                default.",
+            },
         },
     })
 }

@@ -178,8 +178,8 @@ fn find() -> Operation {
     let wait = json!({
         "name": "wait",
         "in": "query",
-        "description": "A long poll: how long to wait for the end of the request. One number and \
-                        one unit (`20s`, `500ms`), and at most a minute: more is taken as that.",
+        "description": "A long poll: how long to wait for the end of the request. A whole number \
+                        and the unit `ms`, `s` or `m`, and at most a minute: more is taken as that.",
         "schema": wait,
         "example": "20s",
     });

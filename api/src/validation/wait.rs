@@ -30,9 +30,8 @@ fn parse(text: &str) -> Result<Duration, String> {
     // No other unit of a duration, and no number that is not as described.
     let (digits, unit) = text.split_at(text.find(|it: char| !it.is_ascii_digit()).unwrap_or(0));
     let is_described = (1..=9).contains(&digits.len()) && ["ms", "s", "m"].contains(&unit);
-    is_described
-        .then(|| duration::parse(text))
-        .flatten()
+    duration::parse(text)
+        .filter(|_| is_described)
         .map(|wait| wait.min(MAX_WAIT))
         .ok_or_else(|| {
             "must be a whole number and the unit `ms`, `s` or `m`, such as 20s or 500ms".to_owned()
