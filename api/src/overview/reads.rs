@@ -18,13 +18,18 @@ const SHORT: Duration = Duration::from_millis(200);
 /// A read that takes longer does not count as an answer.
 const LONG: Duration = Duration::from_secs(5);
 
-/// The pause after a read is at least this multiple of the time that it took, so that a slow
-/// database spends little of its time on them.
+/// The pause after a read is this multiple of the time that it took, so that a slow database
+/// spends little of its time on them.
 const PAUSE_FACTOR: u32 = 20;
+
+/// And no longer than this: a read that took seconds waited for a database that did not answer, and
+/// viewers want to see when it does.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// The lists of failed requests are read seldom: on a large table they take longest.
 const FAILURES_PERIOD: Duration = Duration::from_secs(2);
 const FAILURES_PAUSE_FACTOR: u32 = 100;
+const FAILURES_MAX_PAUSE: Duration = Duration::from_mins(1);
 
 /// The most failed requests that are shown.
 const FAILURES: usize = 20;
@@ -70,7 +75,7 @@ impl StoreReader {
             self.is_answered &= begun.elapsed() < LONG;
             return None;
         };
-        self.due = Instant::now() + begun.elapsed() * PAUSE_FACTOR;
+        self.due = Instant::now() + pause_after(begun.elapsed());
         self.running = None;
         match read {
             // The readers are busy for a moment.
@@ -92,6 +97,16 @@ impl StoreReader {
     }
 }
 
+/// How long nothing is read after a read that took as long.
+fn pause_after(took: Duration) -> Duration {
+    (took * PAUSE_FACTOR).min(MAX_PAUSE)
+}
+
+/// From one reading of the lists, which took as long, to the next.
+fn failures_period(took: Duration) -> Duration {
+    (took * FAILURES_PAUSE_FACTOR).clamp(FAILURES_PERIOD, FAILURES_MAX_PAUSE)
+}
+
 /// Reads the lists of failed requests while somebody watches.
 pub(super) async fn failures(shared: Arc<Shared>, store: Store) {
     let mut came = shared.came.subscribe();
@@ -108,8 +123,7 @@ pub(super) async fn failures(shared: Arc<Shared>, store: Store) {
             let lists = lists(&store, &watched).await;
             shared.set_failures(lists, &watched);
         }
-        let pause = FAILURES_PERIOD.max(begun.elapsed() * FAILURES_PAUSE_FACTOR);
-        let until = begun + pause;
+        let until = begun + failures_period(begun.elapsed());
         // Who comes meanwhile gets a list, and the others wait.
         while timeout_at(until, came.changed()).await.is_ok() {
             let missing = shared.without_failures();
@@ -143,5 +157,25 @@ fn failed() -> ListPage {
         },
         before: None,
         limit: FAILURES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_hung_is_followed_by_the_next_within_seconds() {
+        assert_eq!(
+            pause_after(Duration::from_millis(10)),
+            Duration::from_millis(200)
+        );
+        assert_eq!(pause_after(Duration::from_secs(20)), MAX_PAUSE);
+        assert_eq!(failures_period(Duration::from_millis(1)), FAILURES_PERIOD);
+        assert_eq!(
+            failures_period(Duration::from_millis(100)),
+            Duration::from_secs(10)
+        );
+        assert_eq!(failures_period(Duration::from_secs(20)), FAILURES_MAX_PAUSE);
     }
 }
