@@ -187,6 +187,7 @@ end_progress() {
 # Of the runs in order.
 report() {
     local number results=()
+    reported=1
     for ((number = 1; number <= total; number++)); do
         # Options after -- may have named another file.
         [[ ! -s $STACK_DIR/$number.json ]] || results+=("$STACK_DIR/$number.json")
@@ -254,11 +255,15 @@ row() {
     fi
 }
 
-# The line of an interrupted run would stay behind.
-stack_closing() { end_progress; }
+# If the sweep was interrupted: the line of its last run would stay behind, and the runs that have
+# ended are in the report.
+stack_closing() {
+    end_progress
+    ((reported)) || report || true
+}
 
 EXCEEDED=3 # the exit status of storm-loadgen if a condition of --fail-if was met
-width=$(terminal_width) total=0 bad=0 over=0 shown=0
+width=$(terminal_width) total=0 bad=0 over=0 shown=0 reported=0
 read_options "$@"
 check_options
 prepare

@@ -25,6 +25,8 @@ printf '#!/usr/bin/env bash\n%s\n' '
         esac
         shift
     done
+    # A run that goes on until it is stopped.
+    [[ $rate != 7 ]] || { sleep 600 & wait; }
     echo "$mode $rate" >"$json"
     [[ -e $csv ]] || echo mode,rate,offered,ok,refused,timeout,other_status,connection,wrong_answer,not_sent,p50_ms,p95_ms,p99_ms,max_ms,accepted,right,lost,wrong,failed,completion_p95_ms,outcome_unknown >"$csv"
     if [[ $mode == sync ]]; then
@@ -141,6 +143,26 @@ storm
 [[ $status == 1 && $(<"$work/storm.html") == $'sync 25\nasync 25\nsync 50000\nasync 50000' ]] ||
     fail "status $status: $(<"$work/storm.html")"
 [[ ${errors##*$'\n'} == "report    ${work#"$ROOT"/}/storm.html" ]] || fail "$errors"
+echo "ok: $test"
+
+test='a sweep that is interrupted leaves a report of the runs that have ended'
+rm -f "$work/storm.csv" "$work/storm.html"
+: >"$work/calls"
+set -m # a process group of its own, as on a terminal
+STORM_BIN=$work env --default-signal=INT "$ROOT/scripts/storm.sh" --api http://127.0.0.1:1 \
+    --csv "$work/storm.csv" --rates 25,7 >"$work/output" 2>"$work/errors" &
+sweep=$!
+set +m
+until grep -q -- '--rate 7 ' "$work/calls"; do
+    kill -0 "$sweep" 2>/dev/null || fail "it has ended: $(<"$work/errors")"
+    sleep 0.05
+done
+kill -INT -- "-$sweep"
+status=0
+wait "$sweep" || status=$?
+[[ $status == 130 && $(<"$work/storm.html") == $'sync 25\nasync 25' ]] ||
+    fail "status $status: $(<"$work/errors")"
+[[ $(tail -n 1 "$work/errors") == "report    ${work#"$ROOT"/}/storm.html" ]] || fail "$(<"$work/errors")"
 echo "ok: $test"
 
 test='a report is replaced, and no other file'
