@@ -206,8 +206,8 @@ impl PostgresServer {
         }
     }
 
-    /// Makes the data of a new server.
-    pub(super) async fn init(&self) -> Result<()> {
+    /// Makes the data of a new server, at which only `role` needs a password.
+    pub(super) async fn init(&self, role: &str) -> Result<()> {
         let arguments = [
             "--auth=trust",
             "--encoding=UTF8",
@@ -220,7 +220,12 @@ impl PostgresServer {
         self.programs.run("initdb", arguments).await?;
         let file = self.data.join("postgresql.conf");
         let given = fs::read_to_string(&file)?;
-        Ok(fs::write(&file, given + CONFIGURATION)?)
+        fs::write(&file, given + CONFIGURATION)?;
+        // The first line that matches counts.
+        let file = self.data.join("pg_hba.conf");
+        let given = fs::read_to_string(&file)?;
+        let first = format!("host all {role} 127.0.0.1/32 scram-sha-256\n");
+        Ok(fs::write(&file, first + &given)?)
     }
 
     /// Makes it a standby of `primary`, with a copy of all its data.

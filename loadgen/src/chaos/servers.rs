@@ -3,6 +3,7 @@
 use std::{fs, mem, path::PathBuf};
 
 use anyhow::{Context as _, Result};
+use storm_shared::services::access::Token;
 
 use super::{
     audit::{Audit, Login, PostgresAudit},
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::cli::ChaosOptions;
 
-/// The role of the services, and their database.
+/// The role of the services, which logs in with a password, and their database.
 const ROLE: &str = "storm";
 const DATABASE: &str = "chaos";
 
@@ -33,6 +34,7 @@ pub(super) struct Servers {
     /// Each leads to one server, whether it is the primary or not.
     proxies: [Proxy; 2],
     folder: PathBuf,
+    password: Token,
 }
 
 impl Servers {
@@ -61,11 +63,13 @@ impl Servers {
             standby,
             proxies,
             folder,
+            password: Token::generate()?,
         };
-        servers.primary.init().await?;
+        servers.primary.init(ROLE).await?;
         servers.primary.start().await?;
+        let password = servers.password.as_str();
         for statement in [
-            format!("CREATE ROLE {ROLE} LOGIN"),
+            format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{password}'"),
             format!("CREATE DATABASE {DATABASE} OWNER {ROLE}"),
         ] {
             servers.primary.execute(&statement).await?;
@@ -79,7 +83,13 @@ impl Servers {
     /// `DB_URL` of the services.
     pub(super) fn url(&self) -> String {
         let [one, two] = self.proxies.each_ref().map(Proxy::addr);
-        format!("postgres://{ROLE}@{one},{two}/{DATABASE}")
+        let password = self.password.as_str();
+        format!("postgres://{ROLE}:{password}@{one},{two}/{DATABASE}")
+    }
+
+    /// With what the services log in.
+    pub(super) fn password(&self) -> &str {
+        self.password.as_str()
     }
 
     /// How the auditor logs in at the primary.

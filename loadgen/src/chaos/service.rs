@@ -1,6 +1,7 @@
 //! The api or a worker of a run: a process that is killed and restarted many times.
 
 use std::{
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -113,6 +114,13 @@ impl Service {
         let answer = ask(self.addr, "/healthz").await?;
         let (_, body) = answer.split_once("\r\n\r\n")?;
         serde_json::from_str(body).ok()
+    }
+
+    /// Whether its log shows one of `secrets`.
+    pub(super) fn shows(&self, secrets: &[String]) -> Result<bool> {
+        let log = fs::read(self.log())?;
+        let log = String::from_utf8_lossy(&log);
+        Ok(secrets.iter().any(|secret| log.contains(secret)))
     }
 
     /// The running process.

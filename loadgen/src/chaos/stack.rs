@@ -332,15 +332,39 @@ impl Stack {
         }
     }
 
-    /// Stops all services with SIGTERM. Returns one message per unclean shutdown.
+    /// Stops all services with SIGTERM. Returns one message per unclean shutdown, and per log that
+    /// shows a secret.
     pub(super) async fn stop(&mut self) -> Vec<String> {
         let mut faults = Vec::new();
+        let secrets = self.secrets();
         for service in self.services() {
             if let Err(error) = service.stop(STOP_TIMEOUT).await {
                 faults.push(format!("{error:#}"));
             }
+            match service.shows(&secrets) {
+                Ok(false) => {}
+                Ok(true) => faults.push(format!("the log of {} shows a secret", service.name())),
+                Err(error) => faults.push(format!("{error:#}")),
+            }
         }
         faults
+    }
+
+    /// What the services know or are sent, and no log may show.
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = vec![
+            self.token.as_str().to_owned(),
+            self.operator.as_str().to_owned(),
+        ];
+        #[cfg(feature = "postgres")]
+        if let Database::Servers(servers) = &self.database {
+            secrets.push(servers.password().to_owned());
+        }
+        let signing = env::var(VARIABLE).unwrap_or_default();
+        let keys = signing.split(|it: char| it == ',' || it.is_whitespace());
+        secrets.extend(keys.map(str::to_owned));
+        secrets.retain(|secret| !secret.is_empty());
+        secrets
     }
 
     /// The number of entries in the stream.
