@@ -151,6 +151,30 @@ async fn the_schema_of_the_release_before_is_migrated_by_the_first_of_two_that_s
 }
 
 #[tokio::test]
+async fn a_server_that_is_too_old_is_refused() {
+    let server = PostgresServer::start(&[]);
+    // Found before the server's own function.
+    server
+        .execute(
+            "CREATE SCHEMA older;
+             CREATE FUNCTION older.current_setting(text) RETURNS text LANGUAGE sql AS $$
+                 SELECT CASE $1 WHEN 'server_version_num' THEN '130023' ELSE '13.23' END
+             $$;
+             ALTER ROLE storm SET search_path = older, pg_catalog",
+        )
+        .await;
+    let refused = Store::open(&server.settings()).await.err().unwrap();
+    assert!(matches!(refused, StoreError::Unusable(_)), "{refused:?}");
+    let text = refused.to_string();
+    assert!(
+        text.contains("13.23") && text.contains("14 or newer"),
+        "{text}"
+    );
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname IN ('older', 'public')";
+    assert_eq!(server.number(tables).await, 0);
+}
+
+#[tokio::test]
 async fn a_newer_schema_and_another_programs_tables_are_refused() {
     let server = PostgresServer::start(&[]);
     let store = Store::open(&server.settings()).await.unwrap();

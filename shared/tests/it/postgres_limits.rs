@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use storm_shared::{
     models::{IdempotencyKey, Status},
-    services::store::{NewJob, Store, StoreError, Trouble},
+    services::store::{NewJob, OwnerId, Store, StoreError, Trouble},
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -59,6 +59,41 @@ async fn with_fewer_connections_than_it_wants_a_store_works_with_those_that_it_g
         write.await.unwrap().unwrap();
     }
     assert_eq!(server.jobs().await, 301);
+}
+
+/// The 12 of docs/SCALING.md, by which the server's `max_connections` is sized.
+#[tokio::test]
+async fn a_store_has_twelve_connections_at_the_most_however_much_waits_for_the_server() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let id = accept(&store).await;
+    let client = server.client().await;
+    let lock = "BEGIN; LOCK TABLE requests, workers IN ACCESS EXCLUSIVE MODE";
+    client.batch_execute(lock).await.unwrap();
+    let writes = accept_in_tasks(&store, 300).await;
+    let others: Vec<_> = (0..100)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let register = store.register(OwnerId::generate(), &[]);
+                // Either may be given up for the lock.
+                let _ = tokio::join!(store.find(id), register);
+            })
+        })
+        .collect();
+    let stuck = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    until(async || server.number(stuck).await >= 12).await;
+    client.batch_execute("COMMIT").await.unwrap();
+    for write in writes {
+        let _ = write.await.unwrap();
+    }
+    for other in others {
+        other.await.unwrap();
+    }
+    // A pool keeps what it has opened.
+    let open = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'request-storm-handler'";
+    assert_eq!(server.number(open).await, 12);
 }
 
 /// The standby refuses, too, for another reason.

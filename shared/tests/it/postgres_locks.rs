@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use storm_shared::{
     config::StoreSettings,
     models::{IdempotencyKey, RequestId, Status},
@@ -32,6 +33,9 @@ async fn wait_for_locks<T>(client: &Client, count: i64, task: &JoinHandle<T>) ->
     until(async || task.is_finished() || all_wait().await).await;
     !task.is_finished()
 }
+
+/// Sessions report theirs at the latest when they end.
+const DEADLOCKS: &str = "SELECT sum(deadlocks)::bigint FROM pg_stat_database";
 
 /// What a claim, a pause and another claim have come to, which began in this order while the first
 /// one could not be committed.
@@ -171,10 +175,61 @@ async fn writes_to_the_same_rows_at_the_same_time_never_wait_for_each_other_in_a
     for store in stores {
         store.close().await;
     }
+    assert_eq!(server.number(DEADLOCKS).await, 0);
+}
+
+/// The server would end one of them as a deadlock: another program holds a key in the middle, so
+/// each has half of its keys before it meets the other.
+#[tokio::test]
+async fn submissions_with_the_same_keys_in_opposite_orders_never_wait_for_each_other_in_a_circle() {
+    const KEYS: usize = 40;
+    let server = PostgresServer::start(&[]);
+    let stores = [
+        Store::open(&server.settings()).await.unwrap(),
+        Store::open(&server.settings()).await.unwrap(),
+    ];
     let client = server.client().await;
-    let deadlocks = "SELECT sum(deadlocks)::bigint FROM pg_stat_database";
-    let row = client.query_one(deadlocks, &[]).await.unwrap();
-    assert_eq!(row.get::<_, i64>(0), 0);
+    let watcher = server.client().await;
+    let mut round = 0;
+    let (first, second) = loop {
+        let key = |n: usize| format!("{round}-{n:02}");
+        let take = format!(
+            "BEGIN; INSERT INTO idempotency_keys
+                 (tenant, key, request_id, fingerprint, expires, expected_at)
+             SELECT tenant, '{}', gen_random_uuid(), fingerprint, expires, expected_at
+             FROM idempotency_keys LIMIT 1",
+            key(KEYS / 2)
+        );
+        // The row that the other one is made like.
+        stores[0].accept(keyed(&format!("{round}"))).await.unwrap();
+        client.batch_execute(&take).await.unwrap();
+        let accept_all = |store: &Store, keys: Vec<usize>| {
+            let jobs: Vec<_> = keys.into_iter().map(|n| keyed(&key(n))).collect();
+            let store = store.clone();
+            tokio::spawn(async move {
+                // All are queued before the first one is sent.
+                join_all(jobs.into_iter().map(|job| store.accept(job))).await
+            })
+        };
+        let first = accept_all(&stores[0], (0..KEYS).collect());
+        let mut all_wait = wait_for_locks(&watcher, 1, &first).await;
+        let second = accept_all(&stores[1], (0..KEYS).rev().collect());
+        all_wait &= wait_for_locks(&watcher, 2, &second).await && !first.is_finished();
+        client.batch_execute("ROLLBACK").await.unwrap();
+        let accepted = (first.await.unwrap(), second.await.unwrap());
+        if all_wait {
+            break accepted;
+        }
+        round += 1;
+    };
+    let is_new = |accepted: &Result<_, StoreError>| matches!(accepted, Ok(Acceptance::Stored));
+    let all = || first.iter().chain(&second);
+    assert!(all().all(Result::is_ok), "{first:?} {second:?}");
+    assert_eq!(all().filter(|it| is_new(it)).count(), KEYS);
+    for store in stores {
+        store.close().await;
+    }
+    assert_eq!(server.number(DEADLOCKS).await, 0);
 }
 
 /// An operator's forgotten transaction, a backup tool's, a debugger's.
@@ -314,12 +369,8 @@ async fn a_key_that_another_program_has_locked_delays_no_submission_but_its_own(
         ..server.settings()
     };
     let store = Store::open(&settings).await.unwrap();
-    let keyed = |key: &[u8]| NewJob {
-        idempotency_key: Some(IdempotencyKey::try_from(key).unwrap()),
-        ..new_job()
-    };
     let mut ids = Vec::new();
-    for key in [b"a", b"b"] {
+    for key in ["a", "b"] {
         let job = keyed(key);
         ids.push(job.id);
         store.accept(job).await.unwrap();
@@ -333,7 +384,7 @@ async fn a_key_that_another_program_has_locked_delays_no_submission_but_its_own(
     let lock = "BEGIN; SELECT FROM idempotency_keys WHERE key = 'a' FOR UPDATE";
     client.batch_execute(lock).await.unwrap();
     // In one batch.
-    let (of_locked, of_free) = tokio::join!(store.accept(keyed(b"a")), store.accept(keyed(b"b")));
+    let (of_locked, of_free) = tokio::join!(store.accept(keyed("a")), store.accept(keyed("b")));
     assert_eq!(of_free.unwrap(), Acceptance::Stored);
     assert!(
         matches!(
@@ -346,8 +397,36 @@ async fn a_key_that_another_program_has_locked_delays_no_submission_but_its_own(
         "{of_locked:?}"
     );
     client.batch_execute("COMMIT").await.unwrap();
-    let accepted = store.accept(keyed(b"a")).await;
+    let accepted = store.accept(keyed("a")).await;
     assert_eq!(accepted.unwrap(), Acceptance::Stored);
+}
+
+#[tokio::test]
+async fn a_job_that_another_program_has_locked_delays_no_claim_of_others() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(accept(&store).await);
+    }
+    let owner = new_worker(&store).await;
+    let client = server.client().await;
+    lock_row(&client, ids[1]).await;
+    let claimed = claim_new(&store, owner, &ids).await;
+    let claimed: Vec<_> = claimed.iter().map(|job| job.claim.id).collect();
+    assert_eq!(claimed, [ids[0], ids[2]]);
+    client.batch_execute("COMMIT").await.unwrap();
+    let claimed = claim_new(&store, owner, &ids).await;
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].claim.id, ids[1]);
+}
+
+/// A new job with a key.
+fn keyed(key: &str) -> NewJob {
+    NewJob {
+        idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
+        ..new_job()
+    }
 }
 
 /// Begins a transaction of another program that locks the row of a request.

@@ -8,6 +8,7 @@ use storm_shared::{
     models::{AttemptClass, IdempotencyKey, Status},
     services::store::{Acceptance, NewJob, Outcome, Scope, Store, StoreError},
 };
+use tokio::task::JoinHandle;
 
 use crate::{
     jobs::{
@@ -160,6 +161,65 @@ async fn of_a_batch_only_what_the_database_refuses_fails() {
     }
     // The data of one job says nothing of the database.
     assert_eq!(store.trouble(), None);
+}
+
+/// What the time-out of a statement sends, and an operator's `pg_cancel_backend`.
+#[tokio::test]
+async fn a_statement_that_the_server_cancels_has_failed_and_the_next_one_succeeds() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let id = accept(&store).await;
+    let client = server.client().await;
+    let lock = "BEGIN; LOCK TABLE requests IN ACCESS EXCLUSIVE MODE";
+    let cancel = "SELECT count(*) FILTER (WHERE pg_cancel_backend(pid)) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock'";
+    let cancelled = async |task: &JoinHandle<Result<(), StoreError>>| {
+        until(async || server.number(cancel).await > 0 || task.is_finished()).await;
+    };
+    for several in [false, true] {
+        client.batch_execute(lock).await.unwrap();
+        let writing = tokio::spawn({
+            let store = store.clone();
+            async move {
+                if several {
+                    store.cancel(Scope::All, id).await.map(drop)
+                } else {
+                    store.accept(new_job()).await.map(drop)
+                }
+            }
+        });
+        cancelled(&writing).await;
+        let failed = writing.await.unwrap();
+        // Nothing of it is in the database, so no outcome is unknown.
+        assert!(
+            matches!(&failed, Err(StoreError::Failed { message, .. }) if message.contains("57014")),
+            "{failed:?}"
+        );
+        client.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(server.jobs().await, 1);
+        assert_eq!(status(&store, id).await, Status::Pending);
+    }
+    store.cancel(Scope::All, id).await.unwrap().unwrap();
+    accept(&store).await;
+    assert_eq!(store.trouble(), None);
+}
+
+#[tokio::test]
+async fn a_store_works_by_the_socket_of_its_host() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&settings(&server.socket_url())).await.unwrap();
+    let by_socket = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'request-storm-handler' AND client_addr IS NULL";
+    assert!(server.number(by_socket).await > 0);
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    finish(&store, &job, success(), Outcome::Completed).await;
+    assert_eq!(status(&store, id).await, Status::Completed);
+    // It comes back by itself, as over the network.
+    server.stop("fast");
+    assert!(store.check().await.is_err());
+    server.begin();
+    until(async || store.check().await.is_ok()).await;
 }
 
 #[tokio::test]

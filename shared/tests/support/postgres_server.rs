@@ -4,7 +4,7 @@
 
 use std::{
     env, fs,
-    io::Write as _,
+    io::{self, Write as _},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -51,7 +51,8 @@ impl Space {
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(folder);
         if !mount.output().is_ok_and(|mounted| mounted.status.success()) {
-            println!("a file system can't be mounted: nothing is tested");
+            // Also if the test passes, which `println!` is not shown of.
+            let _ = writeln!(io::stderr(), "skipped: this user can't mount a file system");
             return None;
         }
         if let Ok(user) = env::var("POSTGRES_USER") {
@@ -332,6 +333,13 @@ impl PostgresServer {
     /// `DB_URL` of its database `postgres`.
     pub(crate) fn url(&self) -> String {
         format!("postgres://storm@{}/postgres", self.address())
+    }
+
+    /// The same, at its socket.
+    #[allow(dead_code, reason = "only the tests of the store need it")]
+    pub(crate) fn socket_url(&self) -> String {
+        let folder = self.folder.path().display();
+        format!("postgres://storm@:{}/postgres?host={folder}", self.port)
     }
 
     /// The settings of a store in that database.

@@ -67,6 +67,9 @@ async fn look(session: Session) -> Result<Found, Error> {
     }
 }
 
+/// The oldest server that we test with, as `server_version_num`.
+const OLDEST_SERVER: i32 = 140_000;
+
 /// Which of our tables are in the schema in which the role creates tables. Another schema of the
 /// `search_path` may have those of another program, or of another store.
 pub(super) struct Tables {
@@ -75,6 +78,8 @@ pub(super) struct Tables {
     pub(super) moved_in: bool,
     /// That schema has none of them, and the second one, which comes later in the path, has some.
     elsewhere: Option<[String; 2]>,
+    /// The server's version, if it is too old.
+    old_server: Option<String>,
 }
 
 impl Tables {
@@ -91,8 +96,10 @@ impl Tables {
                 current_schema()::text,
                 (SELECT nspname::text FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
                  WHERE pg_class.oid = to_regclass('store') AND to_regclass('requests') IS NOT NULL
-                   AND NOT EXISTS (SELECT FROM here))";
-        let row = session.find(FIND, &[]).await?;
+                   AND NOT EXISTS (SELECT FROM here)),
+                CASE WHEN current_setting('server_version_num')::int < $1
+                    THEN current_setting('server_version') END";
+        let row = session.find(FIND, &[(&OLDEST_SERVER, Type::INT4)]).await?;
         let row = row.ok_or_else(|| Error::Row("the catalog says nothing".to_owned()))?;
         let (here, other): (Option<String>, Option<String>) = (row.try_get(3)?, row.try_get(4)?);
         Ok(Self {
@@ -100,11 +107,17 @@ impl Tables {
             requests: row.try_get(1)?,
             moved_in: row.try_get(2)?,
             elsewhere: here.zip(other).map(|(here, other)| [here, other]),
+            old_server: row.try_get(5)?,
         })
     }
 
-    /// Why no tables may be created, although there are none.
+    /// Why the schema is not used, whatever it holds.
     pub(super) fn problem(&self) -> Option<String> {
+        if let Some(version) = &self.old_server {
+            return Some(format!(
+                "the server is PostgreSQL {version}; this program needs 14 or newer"
+            ));
+        }
         let [here, other] = self.elsewhere.as_ref()?;
         Some(format!(
             "the schema {here} has no tables of the service, and {other}, which comes later in the \

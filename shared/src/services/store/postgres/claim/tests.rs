@@ -12,7 +12,7 @@ use super::{
     },
     ClaimedRows, Lease, REPEATS, claim, claim_again, claim_once,
 };
-use crate::services::store::{Candidate, Claimed, Heartbeat, OwnerId, Paused, StoreError};
+use crate::services::store::{Candidate, Claimed, Ended, Heartbeat, OwnerId, Paused, StoreError};
 
 const NEW: &str = "INSERT INTO requests (id, mode, status, input_payload, created_at, due)
     SELECT lpad(n::text, 32, '0')::uuid, 'async', 'PENDING',
@@ -197,5 +197,39 @@ async fn an_expiry_reclaims_what_a_claim_under_way_wins() {
     let expired = gate.before(sessions, expiry).await;
     assert_eq!((claimed.await.unwrap(), expired.reclaimed), (1, 1));
     assert_eq!(held(sessions).await, 0);
+    fresh.drop().await;
+}
+
+/// A worker claims and renews its lease at the same time, all the time.
+#[tokio::test]
+async fn a_heartbeat_waits_for_no_claim_under_way_and_a_claim_for_no_heartbeat() {
+    let (fresh, Heartbeat { owner, .. }) = opened().await;
+    let (sessions, gate) = (&fresh.sessions, Gate::default());
+    let renew = move |session: Session| async move {
+        lease::renew(&session, owner, Ended::default(), None).await
+    };
+    let claimed = claim_at(&gate, sessions, owner);
+    gate.0.0.notified().await;
+    assert!(sessions.write(renew).await.unwrap().is_some());
+    gate.0.1.notify_one();
+    assert_eq!(claimed.await.unwrap(), 1);
+
+    let renewing = tokio::spawn({
+        let (gate, sessions) = (gate.clone(), Arc::clone(sessions));
+        let run = move |session: Session| {
+            let gate = gate.clone();
+            async move {
+                let renewed = lease::renew(&session, owner, Ended::default(), None).await?;
+                gate.wait().await;
+                Ok::<_, Error>(renewed.is_some())
+            }
+        };
+        async move { sessions.write(run).await.unwrap() }
+    });
+    gate.0.0.notified().await;
+    let others = claiming(sessions, owner).await.unwrap();
+    assert_eq!(others.jobs.len(), 3);
+    gate.0.1.notify_one();
+    assert!(renewing.await.unwrap());
     fresh.drop().await;
 }
