@@ -23,7 +23,8 @@ as_server_user() {
 start_postgres() {
     local port program tries fsync=on
     [[ $1 == with ]] || fsync=off
-    program=$("$ROOT/scripts/find-tool.sh" postgres) || return
+    # By bash: in Nix's sandbox there is no /usr/bin/env, which the script names.
+    program=$(bash "$ROOT/scripts/find-tool.sh" postgres) || return
     POSTGRES_BIN=$(dirname -- "$(readlink -f -- "$program")")
     POSTGRES_USER=postgres
     id "$POSTGRES_USER" >/dev/null 2>&1 || POSTGRES_USER=nobody
