@@ -3,6 +3,7 @@
 # to target/demo.json and a report with plots to target/demo.html, whose path is the last line.
 # Exits with the status of `storm-loadgen demo`.
 #   CALLBACK_PORT   the port that receives the callbacks [8001]
+#   STORE           sqlite, or postgres for a PostgreSQL server of its own [sqlite]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"

@@ -2,6 +2,7 @@
 # Starts a stack on free ports and sends storms in waves, the same rate to /sync and to /async, for
 # the live page, whose address it prints. Ctrl-C ends it, and leaves nothing behind.
 #   RATES   the requests per second of each wave, which begin anew after the last [20,40,80,40]
+#   STORE   sqlite, or postgres for a PostgreSQL server of its own [sqlite]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"

@@ -23,7 +23,7 @@ help() {
 usage: scripts/storm.sh [OPTION]... [-- MORE...]
 
   --rates R,...         requests per second, one run for each, 1 to 50000 [$rates]
-  --modes M,...         sync, async or both [sync,async; with --handler, async]
+  --modes M,...         sync, async or sync,async [sync,async; with --handler, async]
   --duration D          of each run: 500ms, 10s, 2m [$duration]
   --records N           the records of each report, 10 ms each: 1 to 49 with sync, else to 100000
                         [10]
@@ -40,7 +40,8 @@ usage: scripts/storm.sh [OPTION]... [-- MORE...]
 
 If the API has API_TOKENS, set STORM_TOKEN to a token. Options after -- are passed to every run of
 storm-loadgen, such as --timeout 3s, --poll or --fail-if 'p99>50ms'. A new stack reads its settings
-from the environment: SYNC_THREADS=8 scripts/storm.sh --rates 50,100
+from the environment: SYNC_THREADS=8 scripts/storm.sh --rates 50,100. With STORE=postgres, it has a
+PostgreSQL server of its own in place of SQLite.
 
 Exit status: 0 if every job of every run was delivered correctly, 1 if not, 2 for a wrong option, 3
 if it was, but a condition of --fail-if was met.

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Tests a rolling upgrade: programs of the release before run beside those of this one on one
-# database and one Redis, under load, with either service upgraded first. A worker of the release
-# before is killed on the way, and can't start again. No job may be lost, and none that is repeated
+# Tests a rolling upgrade: programs of the previous release run beside those of this one on one
+# database and one Redis, under load, with either service upgraded first. A worker of the previous
+# release is killed on the way, and can't start again. No job may be lost, and none that is repeated
 # with its Idempotency-Key may be made twice. Then this API cancels, pauses and accepts jobs of a
-# handler beside workers of the release before, which must never claim such a job.
-#   BEFORE       the commit of the release before; its programs are built
+# handler beside workers of the previous release, which must never claim such a job.
+#   BEFORE       the commit of the previous release; its programs are built
 #   BEFORE_BIN   a folder with its programs; nothing of it is built
 #   STORM_BIN    a folder with this release's programs [they are built]
 # shellcheck disable=SC2030,SC2031 # each scenario is a subshell with a stack of its own
@@ -84,7 +84,7 @@ submit() {
     echo "${answer%%\"*}"
 }
 
-# A program of the release before refuses the migrated database, and says what to do.
+# A program of the previous release refuses the migrated database, and says what to do.
 #   expect_refusal api|worker
 expect_refusal() {
     local log=$STACK_DIR/refused.log at status=0
@@ -92,7 +92,7 @@ expect_refusal() {
     API_ADDR=$at WORKER_ADDR=$at within 60 "$BEFORE_BIN/storm-$1" >"$log" 2>&1 || status=$?
     if ((status != 1)) || ! grep -q 'has schema version .*: run a newer version' "$log"; then
         cat "$log"
-        fail "the $1 of the release before did not refuse the database: status $status"
+        fail "the $1 of the previous release did not refuse the database: status $status"
     fi
 }
 
@@ -205,7 +205,7 @@ report() { send /async "{\"report_name\":\"across\",\"records\":$1}"; }
 # The same for a job of the handler `own`, whose endpoint `receive` is.
 own() { send /async/own '{"payload":{"image":"cat.png"}}'; }
 
-# No worker of the release before has claimed a job of the handler: each was claimed once, under a
+# No worker of the previous release has claimed a job of the handler: each was claimed once, under a
 # lease of the worker of this release.
 expect_claims_of_now() {
     local of owner claim jobs=0
@@ -223,8 +223,8 @@ holds_no_job() { ask "$1" GET /metrics | grep -qx 'storm_worker_jobs 0'; }
 is_paused() { health_is "$1" '*"paused":true*'; }
 receives() { [[ $(ask "$1" GET /stats 2>/dev/null) == 'HTTP/1.1 200 '* ]]; }
 
-# Starts a Redis, the endpoint of the handler `own`, a worker of the release before, and the API of
-# this one.
+# Starts a Redis, the endpoint of the handler `own`, a worker of the previous release, and the API
+# of this one.
 #   begin_mixed NAME
 begin_mixed() {
     STACK_DIR=$work/$1
@@ -245,7 +245,7 @@ begin_mixed() {
 }
 
 # Cancels, pauses and submits to a handler with programs of this release, while a worker of the
-# release before runs and after it has stopped.
+# previous release runs and after it has stopped.
 across() (
     test='across releases'
     declare -A address=()
@@ -260,18 +260,18 @@ across() (
     await_status "$(report 1)" COMPLETED
     left=$(column "$id" "status || ' ' || failure_reason || ' ' || (result_payload IS NULL)")
     [[ $left == 'FAILED cancelled 1' ]] || fail "the cancelled job is left with: $left"
-    echo 'ok: a job of a worker of the release before is cancelled, and stays so'
+    echo 'ok: a job of a worker of the previous release is cancelled, and stays so'
 
-    begun=$(report 500) # the worker of the release before has it when it stops
+    begun=$(report 500) # the worker of the previous release has it when it stops
     await_status "$begun" PROCESSING
     answer=$(ask "${address[now-api]}" POST /async/own '{"payload":{"image":"cat.png"}}')
     [[ $answer == 'HTTP/1.1 503 '*'urn:storm:problem:old-workers'* ]] ||
-        fail "beside a worker of the release before, a job of a handler was answered: $answer"
+        fail "beside a worker of the previous release, a job of a handler was answered: $answer"
     [[ $(sql 'SELECT count(*) FROM requests') == 3 ]] || fail 'a refused job was stored'
-    echo 'ok: beside a worker of the release before, a job of a handler is refused and not stored'
+    echo 'ok: beside a worker of the previous release, a job of a handler is refused and not stored'
 
     "$STORM_BIN/storm-api" pause everything >"$STACK_DIR/pause.log"
-    # CHANGELOG: upgrade all processes before you pause, for the release before does not know it.
+    # CHANGELOG: upgrade all processes before you pause, for the previous release does not know it.
     await_status "$(report 1)" COMPLETED
     stop before-worker
     first=$(own) # nothing more than the stop is needed
@@ -286,7 +286,7 @@ across() (
     "$STORM_BIN/storm-api" resume everything >"$STACK_DIR/pause.log"
     await_status "$id" COMPLETED
     await_status "$begun" COMPLETED
-    echo 'ok: a pause holds once the worker of the release before is gone, and no job is lost'
+    echo 'ok: a pause holds once the worker of the previous release is gone, and no job is lost'
 
     await_status "$first" COMPLETED
     expect_refusal api
@@ -295,10 +295,10 @@ across() (
     await_status "$(report 1)" COMPLETED
     expect_claims_of_now
     await_answer "SELECT count(*) FROM requests WHERE status <> 'COMPLETED'" 1 # the cancelled one
-    echo 'ok: once it is stopped, jobs of handlers are done, and the release before starts no more'
+    echo 'ok: once it is stopped, jobs of handlers are done, and the previous release starts no more'
 )
 
-# A worker of the release before is suspended until its lease is over. Then it wakes up among jobs
+# A worker of the previous release is suspended until its lease is over. Then it wakes up among jobs
 # of a handler that are due.
 suspended() (
     test='a suspended worker'
@@ -315,15 +315,15 @@ suspended() (
     kill -CONT -- "-${PID[before-worker]}"
     await_line before-worker 'this store has jobs of handlers: run a newer version'
     [[ $(sql "SELECT DISTINCT status || ' ' || claim FROM requests") == 'PENDING 0' ]] ||
-        fail 'a worker of the release before has claimed a job of a handler'
+        fail 'a worker of the previous release has claimed a job of a handler'
     "$STORM_BIN/storm-api" resume everything >"$STACK_DIR/pause.log"
     await_answer "SELECT count(*) FROM requests WHERE status <> 'COMPLETED'" 0
     expect_claims_of_now
-    echo 'ok: a suspended worker of the release before wakes up, and claims no job of a handler'
+    echo 'ok: a suspended worker of the previous release wakes up, and claims no job of a handler'
 )
 
 if [[ -z ${BEFORE_BIN:-} ]] && ! git -C "$ROOT" cat-file -e "$BEFORE^{commit}" 2>/dev/null; then
-    echo "skipped: rolling upgrades, because this clone has no commit $BEFORE, the release before:" \
+    echo "skipped: rolling upgrades, because this clone has no commit $BEFORE, the previous release:" \
         'git fetch --unshallow'
     exit
 fi

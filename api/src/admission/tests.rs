@@ -303,7 +303,7 @@ async fn a_long_job_waits_for_the_long_ones_at_their_own_rate_and_for_all_at_tha
     count(&shared, &load_of(1000, 2), rates(100, 1));
     assert_eq!(waits()[0], 10 * SECOND);
     assert!(waits()[1] > 9 * SECOND, "{:?}", waits());
-    // The workers of the release before don't say how many of the jobs were long.
+    // The workers of the previous release don't say how many of the jobs were long.
     count(&shared, &load_of(0, 300), rates(100, 0));
     assert_eq!(waits()[1].as_secs(), 3);
 }

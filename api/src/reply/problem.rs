@@ -266,7 +266,7 @@ impl Problem {
         Self::needs_repair(Kind::ReceiverOverloaded, detail)
     }
 
-    /// A worker of the release before still runs, which would take the job for a report.
+    /// A worker of the previous release still runs, which would take the job for a report.
     pub fn old_workers() -> Self {
         let detail = "A worker of an older version still runs, which knows no handlers. Retry later: jobs for \
                       handlers are accepted once it has been stopped or upgraded.";

@@ -276,7 +276,7 @@ impl TestDatabase {
         }
     }
 
-    /// Registers a worker as the release before does, which knows no handlers.
+    /// Registers a worker as the previous release does, which knows no handlers.
     pub(crate) async fn register_as_release_before(&self, owner: &str) -> Result<(), String> {
         match self {
             Self::Sqlite(database) => database.register_as_release_before(owner),
@@ -303,7 +303,7 @@ impl TestDatabase {
         }
     }
 
-    /// Makes a worker's row say nothing of circuit breakers, as one of a release before.
+    /// Makes a worker's row say nothing of circuit breakers, as one of an earlier release.
     pub(crate) async fn forget_breakers(&self, owner: OwnerId) {
         match self {
             Self::Sqlite(database) => database.forget_breakers(owner),
@@ -434,7 +434,7 @@ impl TestDatabase {
         }
     }
 
-    /// Makes all idempotency keys those of the release before.
+    /// Makes all idempotency keys those of the previous release.
     pub(crate) async fn forget_expectations(&self) {
         match self {
             Self::Sqlite(database) => database.forget_expectations(),

@@ -115,7 +115,7 @@ kinds! {
     ReceiverOverloaded = SERVICE_UNAVAILABLE, "receiver-overloaded", "Receiver overloaded",
         "`MAX_PARKED_PER_ORIGIN` of the client's jobs wait for this receiver";
     OldWorkers = SERVICE_UNAVAILABLE, "old-workers", "Old workers",
-        "a worker of the release before still runs, which knows no handlers";
+        "a worker of the previous release still runs, which knows no handlers";
     Overloaded = SERVICE_UNAVAILABLE, "overloaded", "Overloaded",
         "too many database operations are queued";
     TooManyWaiters = SERVICE_UNAVAILABLE, "too-many-waiters", "Too many waiters",

@@ -13,7 +13,7 @@ pub const JOBS_PER_ENTRY: usize = 16;
 
 /// The names of an entry's fields.
 pub(super) mod field {
-    /// The first job. The release before knows of no other one.
+    /// The first job. The previous release knows of no other one.
     pub(in super::super) const ID: &str = "id";
     /// The random id of the store.
     pub(in super::super) const STORE: &str = "store";

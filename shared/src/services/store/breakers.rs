@@ -32,7 +32,7 @@ pub struct Breakers {
     pub open: u32,
     /// Where its probe is under way.
     pub half_open: u32,
-    /// The workers that don't say: those of a release before.
+    /// The workers that don't say: those of an earlier release.
     pub unknown: u32,
     /// When the first probe is due of those where it is open, by the wall clock of now.
     pub until: Option<Timestamp>,

@@ -19,8 +19,8 @@ pub enum Acceptance {
         /// milliseconds.
         expected_at: Timestamp,
     },
-    /// The job is for a handler, and a worker of the release before still runs, which would take it
-    /// for a report. Nothing was written.
+    /// The job is for a handler, and a worker of the previous release still runs, which would take
+    /// it for a report. Nothing was written.
     OldWorkers,
     /// Its idempotency key has stored another submission, or one whose request was erased since:
     /// whether it was the same is not known any more. Nothing was written.

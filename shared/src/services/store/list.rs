@@ -61,7 +61,7 @@ impl RequestFilter {
         let millis = |at: Option<Timestamp>| at.map(|at| in_millis(at).as_millisecond());
         let (after, before) = (millis(self.created_after), millis(self.created_before));
         let mut text = format!("{position} {:?} {after:?} {before:?}", self.status);
-        // Without one, the cursors are those of the release before.
+        // Without one, the cursors are those of the previous release.
         if let Some(handler) = &self.handler {
             text.push(' ');
             text.push_str(handler.as_str());

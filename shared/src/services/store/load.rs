@@ -78,7 +78,7 @@ impl HandlerLoad {
 pub struct Ended {
     /// All of them.
     pub jobs: u64,
-    /// The long ones among them. Workers of the release before don't say.
+    /// The long ones among them. Workers of the previous release don't say.
     pub long_jobs: u64,
 }
 

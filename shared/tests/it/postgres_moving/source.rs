@@ -165,7 +165,7 @@ async fn no_program_opens_the_source_any_more_and_each_says_where_it_went() {
         assert!(refused.ends_with(&says), "{refused}");
         assert_eq!(refused.lines().count(), 1);
     }
-    // The release before knows no mark, and the version.
+    // The previous release knows no mark, and the version.
     let db = direct(&from);
     let version: i64 = db
         .query_row("PRAGMA user_version", [], |row| row.get(0))

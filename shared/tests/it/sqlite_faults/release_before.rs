@@ -1,4 +1,4 @@
-//! A database of the release before, and its processes beside those of this one.
+//! A database of the previous release, and its processes beside those of this one.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::jobs::{
     MAX_CLAIMS, attempted, claim_due, due_ids, due_jobs, finish, new_worker, redeliver, row,
 };
 
-/// The schema of the release before.
+/// The schema of the previous release.
 const SCHEMA: &str = concat!(
     include_str!("../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../migrations/sqlite/0002_leases.sql"),
@@ -28,7 +28,7 @@ const SCHEMA: &str = concat!(
 
 const ORIGIN: &str = "https://hooks.example:8443";
 
-/// Inserts a job as the release before does, with these columns besides.
+/// Inserts a job as the previous release does, with these columns besides.
 fn insert(db: &Connection, number: u8, columns: &str, values: &str) -> RequestId {
     let id = format!("019dbbf8-6a35-7f02-a9f4-5e1f9c1b7c{number:02x}");
     db.execute_batch(&format!(

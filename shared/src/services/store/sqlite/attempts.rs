@@ -130,7 +130,7 @@ pub(super) fn of(
                 class: columns::parsed(row, 3)?,
                 status: row.get(4)?,
                 error: row.get(5)?,
-                // Null in rows of the release before, which knew no other.
+                // Null in rows of the previous release, which knew no other.
                 stage: columns::parsed_or_null(row, 6)?.unwrap_or(Stage::Callback),
             })
         })?

@@ -140,7 +140,7 @@ impl<'a> Filter<'a> {
     }
 
     fn examine(&self, row: &Row<'_>) -> rusqlite::Result<Examined> {
-        // In the row of the release before, the origin is to be read from the URL.
+        // In the row of the previous release, the origin is to be read from the URL.
         let origin = columns::origin(row, 3)?;
         let wanted = &self.selection.origin;
         let tenant = columns::client_name(columns::bytes(row, 2)?.as_deref());

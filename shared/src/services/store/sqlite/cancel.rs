@@ -19,7 +19,7 @@ use crate::{
 /// The heartbeats that name a cancelled claim.
 const BEATS: i64 = 4;
 
-/// The end of a detail as the release before wrote it: [`MAY_ARRIVE`].
+/// The end of a detail as the previous release wrote it: [`MAY_ARRIVE`].
 const MAY_ARRIVE_BEFORE: &str = "A callback attempt that had begun may still have arrived.";
 
 /// SQL for the rows of requests that have a job or a redelivery in progress.
@@ -179,7 +179,7 @@ pub(super) fn cancelled_claims(
     Ok(notes.into_iter().filter_map(|(claim, _)| claim).collect())
 }
 
-/// Deletes the notes for workers without a lease: the release before leaves them.
+/// Deletes the notes for workers without a lease: the previous release leaves them.
 pub(super) fn forget_orphans(tx: &Connection) -> rusqlite::Result<()> {
     tx.execute(
         "DELETE FROM cancellations WHERE owner NOT IN (SELECT owner FROM workers)",

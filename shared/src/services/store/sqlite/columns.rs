@@ -121,7 +121,7 @@ pub(super) fn tenant(scope: &Scope) -> Option<&str> {
 }
 
 /// The origin of a callback: as stored in the column, or of the URL in the column after it, in a
-/// row of the release before.
+/// row of the previous release.
 pub(super) fn origin(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Origin>> {
     if let Some(stored) = text(row, column)? {
         return Ok(Some(Origin::stored(&stored)));

@@ -79,7 +79,7 @@ pub(super) fn record_all(
 /// `count` is the number of such records under this claim, with this one: a repeat adds none.
 /// Returns whether the claim is held.
 ///
-/// A table of its own: a process of the release before could not read this kind of event.
+/// A table of its own: a process of the previous release could not read this kind of event.
 pub(super) fn record_resend(
     connection: &Connection,
     claim: &Claim,

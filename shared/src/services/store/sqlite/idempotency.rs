@@ -117,7 +117,7 @@ fn earlier(row: &Row<'_>, job: &KeyedJob, now: StoreTime) -> rusqlite::Result<Op
     }
     let expected = match columns::parsed_or_null(row, 5)? {
         Some(stored) => stored,
-        // A key of the release before. The submissions are the same, and so is their length.
+        // A key of the previous release. The submissions are the same, and so is their length.
         None => expected_at(columns::parsed(row, 1)?, job.takes),
     };
     Ok(Some(Acceptance::Replayed {

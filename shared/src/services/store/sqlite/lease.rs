@@ -78,8 +78,8 @@ fn adopt_orphans(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Sees to it that no worker of the release before takes a job of a handler for a report: none can
-/// register from now on. False if one has a lease: then no such job may be stored.
+/// Sees to it that no worker of the previous release takes a job of a handler for a report: none
+/// can register from now on. False if one has a lease: then no such job may be stored.
 pub(super) fn shut_out_release_before(connection: &Connection) -> rusqlite::Result<bool> {
     let is_shut_out: bool = connection
         .prepare_cached("SELECT max(oldest) >= ?1 FROM store")?
@@ -126,8 +126,8 @@ pub(super) fn renew(
         .prepare_cached("SELECT owner, beat FROM workers WHERE owner <> ?1")?
         .query_map([owner], |row| Ok(heartbeat(row).ok()))?
         .collect::<rusqlite::Result<_>>()?;
-    // A row that was edited by hand names no worker, and nobody would expire it. And the release
-    // before expires a lease without the redeliveries under it.
+    // A row that was edited by hand names no worker, and nobody would expire it. And the previous
+    // release expires a lease without the redeliveries under it.
     if others.contains(&None) || has_orphaned_redelivery(connection)? {
         adopt_orphans(connection)?;
     }

@@ -19,7 +19,7 @@ const NEXT: &str = "SELECT created_by FROM requests INDEXED BY requests_by_statu
      ORDER BY created_by LIMIT 1";
 
 /// Counts up to `?4` such jobs of the tenant `?3`, and those of them that are due at `?5`. Those of
-/// the release before can have no due time: they are due at once.
+/// the previous release can have no due time: they are due at once.
 ///
 /// The index has all that is read. No row of `/sync` is in these states.
 const COUNT: &str = "SELECT count(*), count(*) FILTER (WHERE coalesce(due, 0) <= ?5)

@@ -2,9 +2,9 @@
 //!
 //! A row of the table `moved_to` says where it went, so that a dump has the mark, too. A trigger on
 //! each other table refuses every write, from the commit of the mark on, also of a process that has
-//! the database open, and of the release before: a statement sees a change of the schema when it
-//! begins. And the schema's version is one that no program knows, so that the release before, which
-//! does not know the table, does not start. Without the mark, nothing of this costs anything.
+//! the database open, and of the previous release: a statement sees a change of the schema when it
+//! begins. And the schema's version is one that no program knows, so that the previous release,
+//! which does not know the table, does not start. Without the mark, nothing of this costs anything.
 
 use rusqlite::{Connection, OptionalExtension, ffi};
 

@@ -38,7 +38,7 @@ const MIGRATIONS: [&str; 26] = [
 ];
 
 /// The oldest schema version whose programs can work with the newest one: they may start on it. A
-/// release sets it to the version of the release before, so that a process of that one can start
+/// release sets it to the version of the previous release, so that a process of that one can start
 /// again during the upgrade. Adding a migration leaves it alone; raising it shuts out the releases
 /// below: `docs/ARCHITECTURE.md`, Rolling upgrades. Programs older than 20 don't read it.
 const OLDEST: usize = 20;
@@ -286,7 +286,7 @@ mod tests {
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(ONLY_ADDS - 1) {
             let statements = migration.lines().filter(|line| !line.starts_with("--"));
             for line in statements {
-                // What the release before no longer used may go, and what is replaced: name it.
+                // What the previous release no longer used may go, and what is replaced: name it.
                 let may_go = [
                     "DROP INDEX suspects;",
                     "DROP INDEX waiting_by_origin;",

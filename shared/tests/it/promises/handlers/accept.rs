@@ -66,7 +66,7 @@ async fn no_job_of_a_handler_is_stored_while_a_worker_of_the_release_before_runs
     assert_eq!(refused, Acceptance::OldWorkers);
     assert_eq!(database.count().await, 0);
     assert_eq!(database.keyed().await, []);
-    // Reports are stored meanwhile, and the release before can still start.
+    // Reports are stored meanwhile, and the previous release can still start.
     accept(&store).await;
     database.forget_workers().await;
     database.register_as_release_before("old").await.unwrap();

@@ -73,7 +73,7 @@ fn sql(table: Table, has_start: bool) -> String {
     )
 }
 
-/// SQL for a column as the other engine has it: what the release before leaves null is filled in.
+/// SQL for a column as the other engine has it: what the previous release leaves null is filled in.
 fn expression(table: Table, column: &'static str) -> String {
     match (table, column) {
         (Table::Requests, "input_payload") => format!("coalesce({}, 'null')", bodies::INPUT),
