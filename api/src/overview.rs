@@ -38,14 +38,14 @@ use crate::{
     pauses::PauseWatch,
 };
 
-/// The most viewers at a time.
-pub const VIEWERS: usize = 64;
+/// The most viewers at a time who are no operators.
+pub const VIEWERS: usize = 56;
 
 /// The most of them who watch as one client: it keeps no other client from watching.
 pub const VIEWERS_OF_CLIENT: usize = 8;
 
-/// The places that are kept for operators.
-const FOR_OPERATORS: usize = 8;
+/// The most operators who watch at a time, whoever else does.
+pub const OPERATORS: usize = 8;
 
 /// The interval between samples.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -93,6 +93,8 @@ struct State {
     history: VecDeque<Sample>,
     now: Option<Arc<Now>>,
     viewers: HashMap<Whose, usize>,
+    /// How many of the viewers are operators.
+    operators: usize,
     /// When the last viewer left; `None` if there was none since the start.
     left: Option<Instant>,
     failures: Failures,
@@ -151,6 +153,7 @@ pub struct TooManyViewers;
 pub struct Viewer {
     shared: Arc<Shared>,
     whose: Whose,
+    is_operator: bool,
     access: Arc<ViewerAccess>,
     updates: broadcast::Receiver<Arc<Update>>,
     /// What was there when the viewer came.
@@ -175,6 +178,7 @@ impl OverviewFeed {
                 history: VecDeque::with_capacity(HISTORY),
                 now: None,
                 viewers: HashMap::new(),
+                operators: 0,
                 left: None,
                 failures: Failures::new(),
             }),
@@ -207,21 +211,35 @@ impl OverviewFeed {
         }
     }
 
-    /// A viewer who may see what is `whose`: a client's, or all.
+    /// A viewer who may see what a client may, or a caller without a name: then all.
     ///
     /// # Errors
-    /// [`VIEWERS`] watch already, or as many clients as may, or [`VIEWERS_OF_CLIENT`] as this one.
+    /// [`VIEWERS`] watch already, or [`VIEWERS_OF_CLIENT`] as this client.
     pub fn watch(&self, whose: Option<ClientName>) -> Result<Viewer, TooManyViewers> {
+        self.watch_as(whose, false)
+    }
+
+    /// An operator, who may see all.
+    ///
+    /// # Errors
+    /// [`OPERATORS`] watch already.
+    pub fn watch_as_operator(&self) -> Result<Viewer, TooManyViewers> {
+        self.watch_as(None, true)
+    }
+
+    fn watch_as(&self, whose: Whose, is_operator: bool) -> Result<Viewer, TooManyViewers> {
         // Before the state, which can be newer but not older than what it allows.
         let access = self.shared.access.get();
         let mut state = self.shared.state();
-        if !state.has_place(&whose) {
+        if !state.has_room(&whose, is_operator) {
             return Err(TooManyViewers);
         }
+        state.operators += usize::from(is_operator);
         *state.viewers.entry(whose.clone()).or_default() += 1;
         let viewer = Viewer {
             shared: Arc::clone(&self.shared),
             whose,
+            is_operator,
             access,
             // Under the lock, so that the history and what follows have no gap.
             updates: self.shared.updates.subscribe(),
@@ -250,15 +268,13 @@ impl ViewerAccess {
 
 impl State {
     /// Whether one more may watch as this client, or as an operator.
-    fn has_place(&self, whose: &Whose) -> bool {
-        let count = |is_counted: fn(&Whose) -> bool| -> usize {
-            let counted = self.viewers.iter().filter(|(whose, _)| is_counted(whose));
-            counted.map(|(_, viewers)| viewers).sum()
-        };
+    fn has_room(&self, whose: &Whose, is_operator: bool) -> bool {
+        if is_operator {
+            return self.operators < OPERATORS;
+        }
         let own = self.viewers.get(whose).copied().unwrap_or(0);
-        let may_as_client =
-            || own < VIEWERS_OF_CLIENT && count(Option::is_some) < VIEWERS - FOR_OPERATORS;
-        count(|_| true) < VIEWERS && (whose.is_none() || may_as_client())
+        let all: usize = self.viewers.values().sum();
+        all - self.operators < VIEWERS && (whose.is_none() || own < VIEWERS_OF_CLIENT)
     }
 }
 
@@ -313,6 +329,7 @@ impl Viewer {
 impl Drop for Viewer {
     fn drop(&mut self) {
         let mut state = self.shared.state();
+        state.operators -= usize::from(self.is_operator);
         if let Some(viewers) = state.viewers.get_mut(&self.whose) {
             *viewers -= 1;
             if *viewers == 0 {

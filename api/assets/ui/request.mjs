@@ -49,11 +49,16 @@ function request(action, id) {
   return [`/admin/${action}`, { method: "POST", headers: { "content-type": "application/json" }, body }];
 }
 
+// Counts the dialogs: what comes of one that was closed meanwhile concerns no later one.
+let dialogs = 0;
+
 // Asks before it acts. What came of it stands in `outcome`, the id of an element, until the next
 // action. Then `after` is called.
 function act(action, id, outcome, after) {
   const { title, text, yes, done } = ACTIONS[action];
   const dialog = place("confirm");
+  dialogs += 1;
+  const number = dialogs;
   place("confirm-title").textContent = title;
   place("confirm-text").textContent = text(id);
   place("confirm-problem").textContent = "";
@@ -67,13 +72,16 @@ function act(action, id, outcome, after) {
     const asked = session;
     const problem = await send(action, id);
     if (asked !== session) return;
+    const isOpen = number === dialogs && dialog.open;
     if (problem === null) {
-      dialog.close();
+      if (isOpen) dialog.close();
       place(outcome).textContent = visible(done(id));
       after();
-    } else {
+    } else if (isOpen) {
       place("confirm-problem").textContent = visible(problem);
       confirm.disabled = false;
+    } else {
+      place(outcome).textContent = visible(`${id}: ${problem}`);
     }
   };
   dialog.showModal();
@@ -184,17 +192,25 @@ function timeline(it) {
   if (it.next_attempt_at) steps.push({ at: it.next_attempt_at, kind: "", name: "next attempt", text: "not before this time" });
   if (it.erased_at) steps.push({ at: it.erased_at, kind: "", name: "erased", text: "" });
   steps.sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
-  const claims = it.claims === 0 ? "not claimed yet"
-    : `${it.claims} ${it.claims === 1 ? "claim" : "claims"} by workers, ${it.lost_claims} lost`;
   const rows = steps.map((step) => make("li", { class: step.kind },
     make("strong", {}, step.name),
     make("span", {}, clock(step.at, true), ` (+${milliseconds(Math.max(0, Date.parse(step.at) - begun))})`,
       step.took === undefined ? "" : `, took ${milliseconds(step.took)}`),
     make("p", {}, step.text)));
   if (it.mode === "async") {
-    rows.splice(1, 0, make("li", {}, make("strong", {}, claims), make("p", {}, "")));
+    rows.splice(1, 0, make("li", {}, make("strong", {}, claims(it)), make("p", {}, "")));
   }
   return rows;
+}
+
+// How often workers have claimed it. A cancellation has a claim number, too. `lost_claims` counts
+// those in a row only, so the events tell.
+function claims(it) {
+  const byWorkers = it.claims - (it.failure?.reason === "cancelled" ? 1 : 0);
+  if (byWorkers <= 0) return it.completed_at === null ? "not claimed yet" : "claimed by no worker";
+  const lost = it.events.filter((event) => event.event === "claim_lost").length;
+  const times = byWorkers === 1 ? "claimed by a worker" : `claimed ${byWorkers} times by workers`;
+  return lost === 0 ? times : `${times}, ${lost} lost`;
 }
 
 place("search").addEventListener("submit", (event) => {

@@ -66,22 +66,30 @@ const breaker = (word) => (word ? state(word, STATES[word] ?? "") : "–");
 const seconds = (ms) => milliseconds(Math.floor(ms / 1000) * 1000);
 
 function workers(list) {
-  const heads = [["worker", "id"], ["last heartbeat", "number"], ["slots in use", "number"],
+  const heads = [["worker", "id"], ["last heartbeat", "number"], ["lease", "number"], ["slots in use", "number"],
     ["delivered", "number"], ["failed", "number"], ["runs for", "number"]];
   const rows = list.map((it) => {
     const slots = it.slots === null ? "–" : `${it.slots_used} of ${it.slots}`;
     const uptime = it.uptime_ms === null ? "–" : seconds(it.uptime_ms);
-    return row(it.owner, it.owner, heartbeat(it.heartbeat_age_ms), slots, perSecond(it.completed),
+    return row(it.owner, it.owner, heartbeat(it.heartbeat_age_ms, it.lease_ms), lease(it), slots, perSecond(it.completed),
       perSecond(it.failed), uptime);
   });
   fill("workers", heads, rows, "No worker has registered: jobs wait.");
 }
 
-function heartbeat(age) {
+// A worker renews its lease every third of it, once a second at least.
+function heartbeat(age, lease) {
   if (age === null) return "–";
   if (age < 2000) return "now";
   const text = `${seconds(age)} ago`;
-  return age < 5000 ? text : state(text, age >= 10_000 ? "bad" : "poor");
+  const late = Math.min((lease ?? 15_000) / 2, 5000);
+  return age < late ? text : state(text, age >= late * 1.5 ? "bad" : "poor");
+}
+
+// What is left of it: after its end, other workers take the jobs.
+function lease({ heartbeat_age_ms: age, lease_ms: length }) {
+  if (length === null || age === null) return "–";
+  return age < length ? `${seconds(length - age)} left` : state("expired", "bad");
 }
 
 function receivers(list, withClients) {

@@ -3,14 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use storm_shared::models::ClientName;
 use tokio::{sync::mpsc, time::timeout};
 use warp::reply::Response;
 
 use crate::{
     app::App,
     auth::{Caller, Operator},
-    overview::Viewer,
+    overview::{TooManyViewers, Viewer},
     reply::{self, Problem},
 };
 
@@ -32,7 +31,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
     reason = "the routes pass each controller a caller and an app of its own"
 )]
 pub fn of_caller(caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
-    watch(&app, caller.name().cloned())
+    watch(app.overview.watch(caller.name().cloned()))
 }
 
 /// Everything, for an operator.
@@ -44,11 +43,10 @@ pub fn of_caller(caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     reason = "the routes pass each controller an app of its own"
 )]
 pub fn of_operator(_: Operator, app: Arc<App>) -> Result<Response, Problem> {
-    watch(&app, None)
+    watch(app.overview.watch_as_operator())
 }
 
-fn watch(app: &App, whose: Option<ClientName>) -> Result<Response, Problem> {
-    let viewer = app.overview.watch(whose);
+fn watch(viewer: Result<Viewer, TooManyViewers>) -> Result<Response, Problem> {
     let viewer = viewer.map_err(|_| Problem::too_many_viewers())?;
     let (events, body) = mpsc::channel(EVENTS);
     // A task of its own: while the client reads nothing, nobody asks the body for more.
@@ -85,7 +83,11 @@ mod tests {
     use tokio::{sync::mpsc, time::timeout};
 
     use super::{EVENTS, send};
-    use crate::{app::App, metrics::Metrics, overview::VIEWERS};
+    use crate::{
+        app::App,
+        metrics::Metrics,
+        overview::{OPERATORS, VIEWERS, VIEWERS_OF_CLIENT},
+    };
 
     #[tokio::test]
     async fn a_viewer_that_reads_nothing_is_dropped() {
@@ -104,6 +106,39 @@ mod tests {
         assert!(others.iter().all(Result::is_ok));
         drop(others);
         tokio::time::resume();
+        app.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_client_and_callers_without_a_token_leave_room_for_others() {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let settings = Settings::with([("DB_URL", url.as_str()), ("REDIS_URL", "none")]).unwrap();
+        let app = App::start(settings, Metrics::new()).await.unwrap();
+        let watch = |name: &str| app.overview.watch(Some(name.parse().unwrap()));
+        let mut viewers: Vec<_> = (0..VIEWERS_OF_CLIENT)
+            .map(|_| watch("one").unwrap())
+            .collect();
+        assert!(watch("one").is_err());
+        viewers.push(watch("two").unwrap());
+        while let Ok(viewer) = app.overview.watch(None) {
+            viewers.push(viewer);
+        }
+        assert_eq!(viewers.len(), VIEWERS);
+        assert!(watch("two").is_err());
+        let watch_as_operator = |_| app.overview.watch_as_operator();
+        let operators: Result<Vec<_>, _> = (0..OPERATORS).map(watch_as_operator).collect();
+        let operators = operators.unwrap();
+        assert!(app.overview.watch_as_operator().is_err());
+        viewers.pop();
+        viewers.push(watch("two").unwrap());
+        drop(operators);
+        assert!(
+            app.overview.watch(None).is_err(),
+            "an operator's room is no other's"
+        );
+        app.overview.watch_as_operator().unwrap();
+        drop(viewers);
         app.close().await;
     }
 }

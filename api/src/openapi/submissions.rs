@@ -69,7 +69,7 @@ fn report() -> Operation {
         )
         .body(
             "AsyncSubmission",
-            &[("callback", called_back), ("polling", polled)],
+            &[("polling", polled), ("with-callback", called_back)],
         )
         .refuses(read(&AsyncForm::new(Policy::default())));
     let message = format!("Report generation started. Poll GET /requests/{ID} for the result");

@@ -56,7 +56,8 @@ struct Tables<'a> {
 struct Worker<'a> {
     owner: &'a str,
     heartbeat_age_ms: Option<u64>,
-    /// Null of a worker that does not say.
+    /// These are null of a worker that does not say.
+    lease_ms: Option<u64>,
     uptime_ms: Option<u64>,
     slots: Option<u32>,
     slots_used: Option<u32>,
@@ -145,6 +146,7 @@ fn tables<'a>(viewer: &Viewer, now: &'a Now) -> Tables<'a> {
         Worker {
             owner: &worker.owner,
             heartbeat_age_ms: worker.heartbeat_age_ms,
+            lease_ms: report.and_then(|it| it.lease_ms),
             uptime_ms: report.map(|it| it.uptime_ms),
             slots: report.map(|it| it.slots),
             slots_used: report.map(|it| it.slots_used),

@@ -88,6 +88,7 @@ async fn reporting_worker(
     let mut report = WorkerReport {
         slots: 512,
         slots_used: 7,
+        lease_ms: Some(15_000),
         ..WorkerReport::new(1000)
     };
     report.set_receivers(receivers);
@@ -158,6 +159,7 @@ async fn workers_are_shown_with_what_they_say_and_rates_follow_their_own_clock()
         .await;
     let worker = &first["now"]["workers"][0];
     assert_eq!(worker["owner"], owner.to_string());
+    assert_eq!(worker["lease_ms"], 15_000);
     assert_eq!(
         (&worker["slots_used"], &worker["completed"]),
         (&7.into(), &Value::Null)

@@ -62,8 +62,16 @@ pub fn is_report(beginning: &[u8]) -> bool {
 fn of(documents: Vec<Document>) -> Result<String> {
     let last = documents.last().context("a report needs a result")?;
     let machine = machine(last);
-    let thresholds = documents.iter().flat_map(|it| &it.thresholds);
-    let thresholds: Vec<_> = thresholds.map(promises::of_threshold).collect();
+    let is_one = documents.len() == 1;
+    let thresholds = documents.iter().flat_map(|document| {
+        let run = match &document.result {
+            Outcome::Storm(storm) if !is_one => Some(storms::name(storm)),
+            _ => None,
+        };
+        let of_run = move |it| promises::of_threshold(it, run.as_deref());
+        document.thresholds.iter().map(of_run)
+    });
+    let thresholds: Vec<_> = thresholds.collect();
     let mut page = content(documents)?;
     page.machine = machine;
     page.add_thresholds(thresholds);
@@ -75,7 +83,7 @@ fn content(mut documents: Vec<Document>) -> Result<Page> {
         && let Some(document) = documents.pop()
     {
         return Ok(match document.result {
-            Outcome::Demo(demo) => demo::page(&demo, document.passed),
+            Outcome::Demo(demo) => demo::page(&demo),
             Outcome::Storm(storm) => storms::page(vec![*storm]),
             Outcome::Chaos(chaos) => chaos::page(&chaos, document.passed),
         });

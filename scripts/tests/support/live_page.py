@@ -353,8 +353,10 @@ def plots(test):
     browser = test.browser
     seconds = range(0, 60_000, 1000)
     # A dot has four pixels in full colour, and a line at least one for each of its width.
+    _, late, _ = browser.run(FEED, [(at, 20) for at in range(0, 100_000, 4_000)])
+    test.check(late > 400, f"a sample in four seconds makes no line: {late} pixels")
     _, rare, _ = browser.run(FEED, [(at, 20) for at in range(0, 100_000, 10_000)])
-    test.check(rare > 400, f"a sample in ten seconds makes no line: {rare} pixels")
+    test.check(0 < rare < 100, f"ten seconds without a sample are a line: {rare} pixels")
     test.picture("samples-rare")
     value, single, _ = browser.run(FEED, [(at, None if at % 2000 else 20) for at in seconds])
     test.check(single > 60, f"single values make no dots: {single} pixels")

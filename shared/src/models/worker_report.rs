@@ -25,6 +25,9 @@ pub struct WorkerReport {
     pub slots_used: u32,
     /// All slots: `WORKER_CONCURRENCY`.
     pub slots: u32,
+    /// How long the lease lasts without a heartbeat, in milliseconds: `WORKER_LEASE`.
+    #[serde(default)]
+    pub lease_ms: Option<u64>,
     /// The times from the submission to the delivered callback.
     pub time_to_callback: DurationCounts,
     /// Up to [`WorkerReport::RECEIVERS`] of those that the worker remembers, by
@@ -101,6 +104,7 @@ impl WorkerReport {
             failed: 0,
             slots_used: 0,
             slots: 0,
+            lease_ms: None,
             time_to_callback: DurationCounts::default(),
             receivers: Vec::new(),
         }

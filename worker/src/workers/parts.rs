@@ -94,12 +94,14 @@ impl Parts {
     pub(super) fn reporter(&self) -> impl Fn() -> WorkerReport + Send + use<> {
         let (metrics, slots) = (self.metrics.clone(), self.slots.clone());
         let (origins, begun) = (self.origins.clone(), Instant::now());
+        let lease_ms = u64::try_from(self.lease.length().as_millis()).ok();
         move || {
             let [all, free] =
                 [slots.all(), slots.free()].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
             let mut report = WorkerReport {
                 slots: all,
                 slots_used: all.saturating_sub(free),
+                lease_ms,
                 ..metrics.report(begun.elapsed())
             };
             report.set_receivers(origins.receivers());

@@ -22,11 +22,12 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Adds the thresholds to the promises. One that is exceeded is the outcome, unless a promise
-    /// was broken.
+    /// Adds the thresholds to the promises. One that is exceeded is the outcome, unless the run
+    /// failed by itself.
     pub(super) fn add_thresholds(&mut self, thresholds: Vec<Check>) {
         let is_broken = |check: &Check| check.mark == Mark::Broken;
-        if thresholds.iter().any(is_broken) && !self.checks.iter().any(is_broken) {
+        let failed = self.outcome == Mark::Broken && self.checks.iter().any(is_broken);
+        if thresholds.iter().any(is_broken) && !failed {
             self.outcome = Mark::Broken;
             "failed: a threshold was exceeded".clone_into(&mut self.verdict);
         }

@@ -76,8 +76,8 @@ pub(super) fn checks(jobs: &[&Jobs]) -> Vec<Check> {
     checks
 }
 
-/// A threshold of `--fail-if`, which stands beside the promises.
-pub(super) fn of_threshold(threshold: &Threshold) -> Check {
+/// A threshold of `--fail-if`, which stands beside the promises, of this one of several runs.
+pub(super) fn of_threshold(threshold: &Threshold, run: Option<&str>) -> Check {
     let measured = threshold.measured.map_or_else(
         || "not measured".to_owned(),
         |number| match threshold.unit.as_deref() {
@@ -87,6 +87,9 @@ pub(super) fn of_threshold(threshold: &Threshold) -> Check {
             Some(unit) => format!("measured: {} {unit}", figure(number)),
         },
     );
-    let promise = format!("Not {}", threshold.fail_if);
+    let promise = match run {
+        None => format!("Not {}", threshold.fail_if),
+        Some(run) => format!("{run}: not {}", threshold.fail_if),
+    };
     Check::new(Mark::of(!threshold.exceeded), &promise, measured)
 }

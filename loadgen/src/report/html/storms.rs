@@ -70,6 +70,11 @@ fn endpoint(storm: &Storm) -> String {
     }
 }
 
+/// The name of one run among others.
+pub(super) fn name(storm: &Storm) -> String {
+    format!("{} at {}/s", endpoint(storm), figure(storm.rate))
+}
+
 fn size(storm: &Storm) -> String {
     match (storm.records, storm.payload_bytes) {
         (Some(1), _) => "reports of 1 record".to_owned(),
@@ -121,17 +126,27 @@ fn checks(storms: &[Storm]) -> Vec<Check> {
     let wrong = total(|it| it.answers.failed("wrong_answer"));
     let other = total(|it| it.answers.failed("other_status") + it.answers.failed("connection"));
     let ok = total(|it| it.answers.ok);
+    let in_vain = storms
+        .iter()
+        .filter(|it| it.answers.ok == 0 && !it.interrupted);
+    let in_vain = in_vain.count();
     let shed = total(|it| it.answers.failed("refused") + it.answers.failed("timeout"));
     let interrupted = storms.iter().any(|it| it.interrupted);
     let mark = match (wrong + other, ok) {
         (0, 0) if interrupted => Mark::Open,
-        (bad, ok) => Mark::of(bad == 0 && ok > 0),
+        (bad, _) => Mark::of(bad == 0 && in_vain == 0),
     };
     let mut checks = vec![Check::new(
         mark,
         "Clear answers",
         match (wrong + other, ok) {
             (0, 0) => "not one request succeeded".to_owned(),
+            (0, _) if in_vain > 0 => {
+                format!(
+                    "in {in_vain} of {} runs, not one request succeeded",
+                    storms.len()
+                )
+            }
             (0, ok) => format!(
                 "{ok} requests succeeded; {shed} were refused or timed out, which a storm may do, \
                  and no answer was wrong"
@@ -150,7 +165,7 @@ fn checks(storms: &[Storm]) -> Vec<Check> {
 fn remarks(storms: &[Storm]) -> Vec<String> {
     let mut remarks = Vec::new();
     for storm in storms {
-        let run = format!("{} at {}/s", endpoint(storm), figure(storm.rate));
+        let run = name(storm);
         if storm.interrupted {
             let jobs = storm.jobs.as_ref().map_or(0, |it| it.not_awaited);
             remarks.push(format!(
@@ -231,7 +246,7 @@ fn run_of<'a>(storm: &'a Storm, name: &'a str) -> Run<'a> {
 }
 
 fn tables(storms: &[Storm]) -> Vec<Table> {
-    let name = |storm: &Storm| format!("{} at {}/s", endpoint(storm), figure(storm.rate));
+    let name = |storm: &Storm| name(storm);
     let answers: Vec<_> = storms.iter().map(|it| (name(it), &it.answers)).collect();
     let jobs: Vec<_> = storms
         .iter()

@@ -198,6 +198,52 @@ fn a_storm_that_was_refused_altogether_says_so_in_place_of_its_latency() {
 }
 
 #[test]
+fn a_run_without_success_fails_the_report_of_a_sweep() {
+    let text = report(&[storm("async", 50, (50, 0)), storm("sync", 50, (0, 50))]);
+    assert!(text.contains("<p class=\"outcome broken\">"), "{text}");
+    assert!(text.contains("in 1 of 2 runs, not one request succeeded"));
+}
+
+/// A condition of `--fail-if` that was met.
+fn exceeded(mut result: Value, fail_if: &str) -> Value {
+    result["passed"] = json!(false);
+    result["thresholds"] = json!([{"fail_if": fail_if, "figure": "p99", "measured": 5.0,
+        "unit": "ms", "exceeded": true}]);
+    result
+}
+
+#[test]
+fn the_thresholds_of_a_sweep_name_their_runs() {
+    let storms = [storm("async", 10, (5, 0)), storm("async", 20, (5, 0))];
+    let text = report(&storms.map(|it| exceeded(it, "p99>1ms")));
+    for run in ["/async at 10/s", "/async at 20/s"] {
+        assert!(text.contains(&format!("{run}: not p99&gt;1ms")), "{text}");
+    }
+    assert!(text.contains("failed: a threshold was exceeded"));
+}
+
+#[test]
+fn a_late_demo_has_passed_and_a_threshold_that_it_exceeds_is_what_it_fails_by() {
+    let mut late = demo();
+    late["async"]["latency"]["p95_ms"] = json!(140.0);
+    let text = report(std::slice::from_ref(&late));
+    assert!(
+        text.contains("passed, with late acknowledgements"),
+        "{text}"
+    );
+    let text = report(&[exceeded(late, "async.p99>50ms")]);
+    assert!(text.contains("failed: a threshold was exceeded"), "{text}");
+    let mut wrong = demo();
+    wrong["jobs"]["right"] = json!(49);
+    wrong["jobs"]["wrong"] = json!(1);
+    let text = report(&[exceeded(wrong, "async.p99>50ms")]);
+    assert!(
+        text.contains("failed: not every job was delivered"),
+        "{text}"
+    );
+}
+
+#[test]
 fn an_interrupted_storm_is_neither_passed_nor_failed() {
     let mut storm = storm("async", 10, (5, 0));
     storm["interrupted"] = json!(true);

@@ -28,6 +28,7 @@ fn report(completed: u64) -> WorkerReport {
         failed: 1,
         slots: 512,
         slots_used: 3,
+        lease_ms: Some(15_000),
         time_to_callback: times.counts(),
         ..WorkerReport::new(1000 * completed)
     };
