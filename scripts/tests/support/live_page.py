@@ -34,6 +34,14 @@ SHOWN = HOSTILE.replace('"', '\\"').replace("\u202e", "\\u202e")
 CONNECTED = "return document.getElementById('connection').dataset.state === 'open'"
 TEXT = "return document.getElementById(arguments[0]).textContent"
 HAS_TEXT = "return document.getElementById(arguments[0]).textContent.includes(arguments[1])"
+DIVERGES = """
+    const time = (name) => {
+        const text = document.querySelector(`[data-tile="${name}"]`).textContent;
+        const [, number, unit] = /([0-9.]+) (ms|s)/.exec(text) ?? [];
+        return Number(number) * (unit === "s" ? 1000 : 1);
+    };
+    return time("sync") > 3 * time("ack");
+"""
 TILES = """
     const wanted = ["accepted", "completed", "ack", "sync", "callback"];
     return wanted.every((name) =>
@@ -223,7 +231,8 @@ def storm(test):
     """During a storm: every view, the buttons, and a restart."""
     browser = test.browser
     # Longer than the test can take: they are ended when it has seen enough.
-    options = ["--rate", "30", "--duration", "1h", "--records", "10", "--api", test.api]
+    # And more than /sync can answer: the page is to show it drown beside /async.
+    options = ["--rate", "80", "--duration", "1h", "--records", "10", "--api", test.api]
     with socket.create_server(("127.0.0.1", 0)) as free:
         listen = ["--listen", f"localhost:{free.getsockname()[1]}"]
     storms = [
@@ -237,6 +246,8 @@ def storm(test):
     ]
     try:
         actions(test)
+        browser.until(DIVERGES)
+        browser.until(HAS_TEXT, "receivers", "closed")
         test.views("storm", plots=True)
         test.problems += keyboard(browser)
         test.check(all(it.poll() is None for it in storms), "a storm has ended by itself")

@@ -36,11 +36,19 @@ pub(super) const MAX_DESTINATIONS: usize = 10_000;
 /// twice as often, so by then it has none.
 pub(super) const IDLE_TIME: Duration = Duration::from_mins(1);
 
+/// For the worker's report, a destination that is forgotten is named for this long.
+pub(super) const NAMED_FOR: Duration = Duration::from_secs(30);
+
+/// The most of those. A report names fewer.
+const MAX_NAMED: usize = 64;
+
 /// Every destination that is being called or has failed, and what its jobs share with others.
 pub(super) struct State {
     /// Concurrent attempts to one origin.
     limit: usize,
     destinations: HashMap<Destination, DestinationState>,
+    /// Some that were forgotten, and when: they have no trouble.
+    named: HashMap<Destination, Instant>,
     /// The origins of the destinations, and those with a connection that has outlived its job.
     origins: HashMap<Origin, OriginState>,
     /// The tenants with admitted jobs.
@@ -92,6 +100,7 @@ impl State {
         Self {
             limit,
             destinations: HashMap::new(),
+            named: HashMap::new(),
             origins: HashMap::new(),
             tenants: HashMap::new(),
             jobs: 0,
@@ -250,7 +259,11 @@ impl State {
         // destinations in use.
         let destination = self.destinations.get(name);
         if destination.is_some_and(DestinationState::is_forgettable) {
-            self.destinations.remove(name);
+            if let Some((name, _)) = self.destinations.remove_entry(name)
+                && self.named.len() < MAX_NAMED
+            {
+                self.named.insert(name, Instant::now());
+            }
             self.forget_in_origin(&name.origin);
         }
         if let Some(tenant) = self.tenants.get_mut(&name.tenant) {
@@ -286,9 +299,17 @@ impl State {
         open_breakers
     }
 
-    /// Of those that are remembered, the ones for the worker's report. Only these are copied: there
-    /// can be thousands, and attempts wait meanwhile.
-    pub(super) fn receivers(&self) -> Vec<ReceiverReport> {
+    /// Those for the worker's report: of those that are remembered, and of those that were until a
+    /// moment ago. Only these are copied: there can be thousands, and attempts wait meanwhile.
+    pub(super) fn receivers(&mut self) -> Vec<ReceiverReport> {
+        let now = Instant::now();
+        self.named.retain(|name, forgotten| {
+            now - *forgotten < NAMED_FOR && !self.destinations.contains_key(name)
+        });
+        let named = self
+            .named
+            .keys()
+            .map(|name| (name, BreakerState::Closed, 0));
         let all = self.destinations.iter().map(|(name, destination)| {
             let breaker = match destination.breaker.trouble() {
                 None => BreakerState::Closed,
@@ -299,7 +320,7 @@ impl State {
             (name, breaker, jobs)
         });
         let chosen = choose_receivers(
-            all.collect(),
+            all.chain(named).collect(),
             |(name, ..)| name.tenant.as_ref(),
             |(_, breaker, jobs)| (*breaker, *jobs),
         );

@@ -4,14 +4,14 @@ use std::{future::ready, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use storm_shared::{
-    models::{CallbackUrl, Destination},
+    models::{BreakerState, CallbackUrl, Destination, WorkerReport},
     services::store::Paused,
 };
 use tokio::task::unconstrained;
 
 use super::{
     Admitted, Origins, PAUSE_PARK_TIME, SWEEP_INTERVAL, Signal, lock,
-    state::{IDLE_TIME, MAX_DESTINATIONS, MIN_SLOTS},
+    state::{IDLE_TIME, MAX_DESTINATIONS, MIN_SLOTS, NAMED_FOR},
 };
 use crate::{
     metrics::Metrics,
@@ -189,6 +189,34 @@ async fn an_idle_origin_without_failures_is_forgotten_at_once() {
     assert_eq!(known(&origins), (1, 1), "the one that failed is remembered");
     admit(&origins, BAD).await.unwrap().record(Signal::Success);
     assert!(lock(&origins.shared.state).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_without_trouble_is_named_for_a_while_after_its_last_attempt() {
+    let (origins, _) = origins(10, 100);
+    let named = || {
+        let receivers = origins.receivers().into_iter();
+        let named = receivers.map(|it| (it.origin, it.breaker, it.jobs));
+        named.collect::<Vec<_>>()
+    };
+    let closed = |jobs| vec![(GOOD.to_owned(), BreakerState::Closed, jobs)];
+    let admitted = admit(&origins, GOOD).await.unwrap();
+    assert_eq!(named(), closed(1));
+    admitted.record(Signal::Success);
+    assert_eq!(known(&origins), (0, 0), "only its name is kept");
+    assert_eq!(named(), closed(0));
+    let again = admit(&origins, GOOD).await.unwrap();
+    assert_eq!(named(), closed(1), "once");
+    again.record(Signal::Success);
+    tokio::time::advance(NAMED_FOR).await;
+    assert_eq!(named(), []);
+    // However many there are.
+    for number in 0..1000 {
+        let origin = format!("http://{number}.example");
+        let admitted = admit(&origins, &origin).await.unwrap();
+        admitted.record(Signal::Success);
+    }
+    assert_eq!(named().len(), WorkerReport::RECEIVERS);
 }
 
 #[tokio::test]
