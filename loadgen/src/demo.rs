@@ -43,6 +43,12 @@ pub struct DemoResult {
     pub requests: u32,
     /// The number of records in each report.
     pub records: u32,
+    /// The deadline of an answer, from when its request was due.
+    #[serde(rename = "timeout_ms", serialize_with = "crate::latency::as_millis")]
+    pub timeout: Duration,
+    /// How long a callback may take beyond its job's ideal duration.
+    #[serde(rename = "patience_ms", serialize_with = "crate::latency::as_millis")]
+    pub patience: Duration,
     /// The requests to `/sync`, whose answers have the reports.
     pub sync: Side,
     /// The requests to `/async`, whose answers are acknowledgements.
@@ -199,6 +205,8 @@ impl<'a> Demo<'a> {
             interrupted,
             requests: self.options.requests,
             records: self.options.records.count(),
+            timeout: self.options.target.timeout,
+            patience: self.options.callbacks.patience,
             sync,
             ack,
             jobs: if interrupted {

@@ -58,6 +58,14 @@ pub struct StormResult {
     pub records: Option<u32>,
     /// The size of each payload of the handler, in bytes; none for reports.
     pub payload_bytes: Option<usize>,
+    /// The limit of requests in flight.
+    pub max_in_flight: u32,
+    /// The deadline of an answer, from when its request was due.
+    #[serde(rename = "timeout_ms", serialize_with = "crate::latency::as_millis")]
+    pub timeout: Duration,
+    /// How long a callback may take beyond its job's ideal duration.
+    #[serde(rename = "patience_ms", serialize_with = "crate::latency::as_millis")]
+    pub patience: Duration,
     /// Whether a signal interrupted the run.
     pub interrupted: bool,
     /// Requests that were due.
@@ -255,6 +263,9 @@ impl Storm {
             handler: options.handler.as_ref().map(ToString::to_string),
             records: options.records.map(Records::count),
             payload_bytes: options.payload.as_ref().map(|it| it.as_bytes().len()),
+            max_in_flight: options.in_flight,
+            timeout: options.target.timeout,
+            patience: options.callbacks.patience,
             interrupted,
             offered,
             sent: offered - answers.failed.not_sent,

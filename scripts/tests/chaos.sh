@@ -36,6 +36,11 @@ chaos "$work/path"
 grep -q 'clock steps are left out: faketime is not installed' "$work/output" || fail 'no such line'
 echo "ok: $test"
 
+test='the run writes its report into its folder'
+[[ $(grep -Fx -A 1 -- --html "$work/arguments" | tail -n 1) == "$ROOT/target/chaos/$seed/report.html" ]] ||
+    fail "$(<"$work/arguments")"
+echo "ok: $test"
+
 test='the library that belongs to faketime is passed'
 for folder in lib lib64 lib/x86_64-linux-gnu/faketime; do
     tool=$work/tool-${folder//\//-}

@@ -178,11 +178,17 @@ fn tables(demo: &Demo) -> Vec<Table> {
 }
 
 fn settings(demo: &Demo) -> Vec<(String, String)> {
+    let known = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), time);
     [
         ("API", demo.api.clone()),
         ("callback URL", demo.callback_url.clone()),
         ("requests to each endpoint", demo.requests.to_string()),
         ("records of each report", demo.records.to_string()),
+        ("deadline of an answer", known(demo.timeout_ms)),
+        (
+            "time for a callback, beyond that of the work",
+            known(demo.patience_ms),
+        ),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()

@@ -47,6 +47,9 @@ pub(super) struct Demo {
     pub(super) interrupted: bool,
     pub(super) requests: u64,
     pub(super) records: u64,
+    /// Results of earlier versions have none.
+    pub(super) timeout_ms: Option<f64>,
+    pub(super) patience_ms: Option<f64>,
     pub(super) sync: Answers,
     #[serde(rename = "async")]
     pub(super) ack: Answers,
@@ -63,6 +66,10 @@ pub(super) struct Storm {
     pub(super) handler: Option<String>,
     pub(super) records: Option<u64>,
     pub(super) payload_bytes: Option<u64>,
+    /// Results of earlier versions have none, as of the others.
+    pub(super) max_in_flight: Option<u32>,
+    pub(super) timeout_ms: Option<f64>,
+    pub(super) patience_ms: Option<f64>,
     pub(super) interrupted: bool,
     pub(super) offered: u64,
     pub(super) sent: u64,

@@ -294,12 +294,26 @@ fn settings(storms: &[Storm]) -> Vec<(String, String)> {
         }
         values.join(", ")
     };
+    let known = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), time);
+    let in_flight = |it: &Storm| it.max_in_flight.map(|it| it.to_string());
     let pairs = [
         ("API", distinct(&|it| it.api.clone())),
         ("endpoints", distinct(&endpoint)),
         ("requests each second", distinct(&|it| figure(it.rate))),
         ("duration of a run", distinct(&|it| time(it.duration_ms))),
         ("size", distinct(&size)),
+        (
+            "most requests in flight",
+            distinct(&|it| in_flight(it).unwrap_or_else(|| "unknown".to_owned())),
+        ),
+        (
+            "deadline of an answer",
+            distinct(&|it| known(it.timeout_ms)),
+        ),
+        (
+            "time for a callback, beyond that of the work",
+            distinct(&|it| known(it.patience_ms)),
+        ),
     ];
     pairs.map(|(name, value)| (name.to_owned(), value)).into()
 }
