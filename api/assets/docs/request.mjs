@@ -106,11 +106,15 @@ export function form(operation, path, method, token) {
   return { made, show };
 }
 
+/** How long an answer is waited for: longer than the longest `wait`. */
+const PATIENCE_S = 90;
+
 /** Sends a request, and returns what is said and shown of its answer. */
 async function answered({ method, url, headers, body }, token) {
   const sent = token === "" ? headers : { ...headers, authorization: `Bearer ${token}` };
   try {
-    const answer = await fetch(url, { method, headers: sent, body, credentials: "omit", cache: "no-store" });
+    const signal = AbortSignal.timeout(PATIENCE_S * 1000);
+    const answer = await fetch(url, { method, headers: sent, body, credentials: "omit", cache: "no-store", signal });
     const isStream = answer.headers.get("content-type")?.startsWith("text/event-stream") === true;
     const text = isStream ? await firstEvent(answer) : await answer.text();
     const lines = [...answer.headers].map(([name, value]) => `${name}: ${value}`);
@@ -121,7 +125,8 @@ async function answered({ method, url, headers, body }, token) {
     const said = isStream ? "The first event has come. The stream is closed." : `Answered with ${answer.status}.`;
     return { said, parts };
   } catch (error) {
-    return { said: `No answer: ${error.message}.`, parts: [] };
+    const why = error.name === "TimeoutError" ? `nothing came within ${PATIENCE_S} seconds` : error.message;
+    return { said: `No answer: ${why}.`, parts: [] };
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { ask, detailOf, token } from "/ui/token.mjs";
 
-// Without a byte for this long, the connection is dead: a sample comes each second.
+// Without an event for this long, something is dead: a sample comes each second.
 const SILENCE = 25_000;
 // So long an answer may take to begin.
 const HEAD = 30_000;
@@ -83,7 +83,8 @@ function sleep(ms, stopped) {
   });
 }
 
-// The events of a stream, in order: pairs of a name and the data.
+// The events of a stream, in order: pairs of a name and the data. A comment is no sign that figures
+// will come.
 async function* eventsOf(body, abort) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -91,15 +92,17 @@ async function* eventsOf(body, abort) {
   try {
     while (true) {
       const { value, done } = await reader.read();
-      clearTimeout(silence);
       if (done) return;
-      silence = setTimeout(abort, SILENCE);
       text += value;
       let end = text.indexOf("\n\n");
       while (end >= 0) {
         const event = parse(text.slice(0, end));
         text = text.slice(end + 2);
-        if (event !== null) yield event;
+        if (event !== null) {
+          clearTimeout(silence);
+          silence = setTimeout(abort, SILENCE);
+          yield event;
+        }
         end = text.indexOf("\n\n");
       }
     }

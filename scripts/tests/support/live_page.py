@@ -230,22 +230,23 @@ class Test:
 def storm(test):
     """During a storm: every view, the buttons, and a restart."""
     browser = test.browser
-    # Longer than the test can take: they are ended when it has seen enough.
-    # And more than /sync can answer: the page is to show it drown beside /async.
-    options = ["--rate", "80", "--duration", "1h", "--records", "10", "--api", test.api]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        listen = ["--listen", f"localhost:{free.getsockname()[1]}"]
-    storms = [
-        subprocess.Popen(
-            [test.loadgen, "storm", "--mode", mode, *options, *(listen if mode == "async" else [])],
+    def begin(mode, rate, *listen):
+        # Longer than the test can take: they are ended when it has seen enough.
+        options = ["--rate", str(rate), "--duration", "1h", "--records", "10", "--api", test.api]
+        return subprocess.Popen(
+            [test.loadgen, "storm", "--mode", mode, *options, *listen],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=test.folder,
         )
-        for mode in ("sync", "async")
-    ]
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    storms = [begin("sync", 30), begin("async", 30, "--listen", f"localhost:{port}")]
     try:
         actions(test)
+        # More than /sync can answer: the page shows it drown beside /async.
+        storms.append(begin("sync", 60))
         browser.until(DIVERGES)
         browser.until(HAS_TEXT, "receivers", "closed")
         test.views("storm", plots=True)
