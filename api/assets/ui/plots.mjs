@@ -3,7 +3,7 @@
 import { count, make, milliseconds, perSecond, place, timeOfDay } from "/ui/dom.mjs";
 
 const KEPT = 300; // as the service keeps them
-// After this long without a sample there was no connection: a busy process is late by less.
+// A longer gap between samples is a lost connection: a busy process is late by less.
 const GAP = 5_000;
 const DASHES = { sync: [8, 3], async: [], callback: [2, 3], bad: [8, 3, 2, 3], neutral: [4, 4] };
 const WIDTHS = { thin: 1.25, thick: 2.5 };

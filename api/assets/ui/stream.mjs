@@ -83,8 +83,8 @@ function sleep(ms, stopped) {
   });
 }
 
-// The events of a stream, in order: pairs of a name and the data. A comment is no sign that figures
-// will come.
+// The events of a stream, in order: pairs of a name and the data. Comments do not count against the
+// silence: they come also when the service has stopped sampling.
 async function* eventsOf(body, abort) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";

@@ -77,12 +77,12 @@ function workers(list) {
   fill("workers", heads, rows, "No worker has registered: jobs wait.");
 }
 
-// A worker renews its lease every third of it, once a second at least.
-function heartbeat(age, lease) {
+// A worker renews its lease every half second, or more often.
+function heartbeat(age, length) {
   if (age === null) return "–";
   if (age < 2000) return "now";
   const text = `${seconds(age)} ago`;
-  const late = Math.min((lease ?? 15_000) / 2, 5000);
+  const late = Math.min((length ?? 15_000) / 2, 5000);
   return age < late ? text : state(text, age >= late * 1.5 ? "bad" : "poor");
 }
 

@@ -76,7 +76,7 @@ async fn send(mut viewer: Viewer, events: mpsc::Sender<Bytes>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use storm_shared::config::Settings;
     use tempfile::TempDir;
@@ -89,12 +89,17 @@ mod tests {
         overview::{OPERATORS, VIEWERS, VIEWERS_OF_CLIENT},
     };
 
+    /// An app whose database is in `folder`.
+    async fn start(folder: &TempDir) -> Arc<App> {
+        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let settings = Settings::with([("DB_URL", url.as_str()), ("REDIS_URL", "none")]).unwrap();
+        App::start(settings, Metrics::new()).await.unwrap()
+    }
+
     #[tokio::test]
     async fn a_viewer_that_reads_nothing_is_dropped() {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
-        let settings = Settings::with([("DB_URL", url.as_str()), ("REDIS_URL", "none")]).unwrap();
-        let app = App::start(settings, Metrics::new()).await.unwrap();
+        let app = start(&folder).await;
         tokio::time::pause();
         let viewer = app.overview.watch(None).unwrap();
         let (events, body) = mpsc::channel(EVENTS);
@@ -112,9 +117,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_and_callers_without_a_token_leave_room_for_others() {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
-        let settings = Settings::with([("DB_URL", url.as_str()), ("REDIS_URL", "none")]).unwrap();
-        let app = App::start(settings, Metrics::new()).await.unwrap();
+        let app = start(&folder).await;
         let watch = |name: &str| app.overview.watch(Some(name.parse().unwrap()));
         let mut viewers: Vec<_> = (0..VIEWERS_OF_CLIENT)
             .map(|_| watch("one").unwrap())

@@ -137,5 +137,10 @@ fn time(ms: f64) -> String {
     super::human(std::time::Duration::from_secs_f64((ms / 1000.0).max(0.0)))
 }
 
+/// A value as `text` shows it. Results of earlier versions lack some.
+fn known<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| "unknown".to_owned(), text)
+}
+
 #[cfg(test)]
 mod tests;

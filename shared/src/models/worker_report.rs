@@ -25,8 +25,8 @@ pub struct WorkerReport {
     pub slots_used: u32,
     /// All slots: `WORKER_CONCURRENCY`.
     pub slots: u32,
-    /// How long the lease lasts without a heartbeat, in milliseconds: `WORKER_LEASE`.
-    #[serde(default)]
+    /// How long the lease lasts without a heartbeat, in milliseconds: `WORKER_LEASE`. `None` in a
+    /// report of an earlier version.
     pub lease_ms: Option<u64>,
     /// The times from the submission to the delivered callback.
     pub time_to_callback: DurationCounts,

@@ -16,7 +16,7 @@ pub(crate) fn library() -> Option<PathBuf> {
         .map(|place| place.join(library))
         .find(|library| library.exists());
     if found.is_none() {
-        // Also if the test passes, which `println!` is not shown of.
+        // `println!` shows nothing of a test that passes.
         let _ = writeln!(
             io::stderr(),
             "skipped: the package `faketime` is not installed"

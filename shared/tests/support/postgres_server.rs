@@ -51,7 +51,7 @@ impl Space {
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(folder);
         if !mount.output().is_ok_and(|mounted| mounted.status.success()) {
-            // Also if the test passes, which `println!` is not shown of.
+            // `println!` shows nothing of a test that passes.
             let _ = writeln!(io::stderr(), "skipped: this user can't mount a file system");
             return None;
         }

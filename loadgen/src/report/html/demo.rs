@@ -2,6 +2,7 @@
 
 use super::{
     input::{Answers, Demo, Jobs},
+    known,
     model::{Check, Ink, Mark, Page, Section, Table},
     promises,
     series::{self, Run},
@@ -58,10 +59,9 @@ pub(super) fn page(demo: &Demo) -> Page {
 /// Whether it passed, whatever its thresholds say: as `DemoResult::passed`.
 fn passed(demo: &Demo) -> bool {
     demo.jobs.right == demo.requests
+        && demo.jobs.wrong == 0
+        && demo.jobs.signatures.bad() == 0
         && demo.sync.failed("wrong_answer") == 0
-        && !promises::checks(&[&demo.jobs])
-            .iter()
-            .any(|check| check.mark == Mark::Broken)
 }
 
 fn section(demo: &Demo) -> Section {
@@ -178,16 +178,15 @@ fn tables(demo: &Demo) -> Vec<Table> {
 }
 
 fn settings(demo: &Demo) -> Vec<(String, String)> {
-    let known = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), time);
     [
         ("API", demo.api.clone()),
         ("callback URL", demo.callback_url.clone()),
         ("requests to each endpoint", demo.requests.to_string()),
         ("records of each report", demo.records.to_string()),
-        ("deadline of an answer", known(demo.timeout_ms)),
+        ("deadline of an answer", known(demo.timeout_ms, time)),
         (
             "time for a callback, beyond that of the work",
-            known(demo.patience_ms),
+            known(demo.patience_ms, time),
         ),
     ]
     .map(|(name, value)| (name.to_owned(), value))

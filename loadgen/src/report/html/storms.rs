@@ -2,6 +2,7 @@
 
 use super::{
     input::{Answers, Jobs, Storm},
+    known,
     model::{Check, Mark, Page, Section, Table, figure},
     promises,
     rates::{self, ink},
@@ -294,8 +295,6 @@ fn settings(storms: &[Storm]) -> Vec<(String, String)> {
         }
         values.join(", ")
     };
-    let known = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), time);
-    let in_flight = |it: &Storm| it.max_in_flight.map(|it| it.to_string());
     let pairs = [
         ("API", distinct(&|it| it.api.clone())),
         ("endpoints", distinct(&endpoint)),
@@ -304,15 +303,15 @@ fn settings(storms: &[Storm]) -> Vec<(String, String)> {
         ("size", distinct(&size)),
         (
             "most requests in flight",
-            distinct(&|it| in_flight(it).unwrap_or_else(|| "unknown".to_owned())),
+            distinct(&|it| known(it.max_in_flight, |it| it.to_string())),
         ),
         (
             "deadline of an answer",
-            distinct(&|it| known(it.timeout_ms)),
+            distinct(&|it| known(it.timeout_ms, time)),
         ),
         (
             "time for a callback, beyond that of the work",
-            distinct(&|it| known(it.patience_ms)),
+            distinct(&|it| known(it.patience_ms, time)),
         ),
     ];
     pairs.map(|(name, value)| (name.to_owned(), value)).into()

@@ -36,10 +36,10 @@ pub(super) const MAX_DESTINATIONS: usize = 10_000;
 /// twice as often, so by then it has none.
 pub(super) const IDLE_TIME: Duration = Duration::from_mins(1);
 
-/// For the worker's report, a destination that is forgotten is named for this long.
+/// How long the worker's report names a destination after it was forgotten.
 pub(super) const NAMED_FOR: Duration = Duration::from_secs(30);
 
-/// The most of those. A report names fewer.
+/// The most of those that are kept: more than a report names.
 const MAX_NAMED: usize = 64;
 
 /// Every destination that is being called or has failed, and what its jobs share with others.

@@ -67,7 +67,7 @@ async fn look(session: Session) -> Result<Found, Error> {
     }
 }
 
-/// The oldest server that we test with, as `server_version_num`.
+/// The oldest server that is supported, as `server_version_num`.
 const OLDEST_SERVER: i32 = 140_000;
 
 /// Which of our tables are in the schema in which the role creates tables. Another schema of the
@@ -115,7 +115,8 @@ impl Tables {
     pub(super) fn problem(&self) -> Option<String> {
         if let Some(version) = &self.old_server {
             return Some(format!(
-                "the server is PostgreSQL {version}; this program needs 14 or newer"
+                "the server is PostgreSQL {version}; this program needs {} or newer",
+                OLDEST_SERVER / 10_000
             ));
         }
         let [here, other] = self.elsewhere.as_ref()?;
